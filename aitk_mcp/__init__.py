@@ -1,0 +1,1 @@
+"""Serve AI Toolkit as MCP tools: datasets in, LoRAs out."""

@@ -1,0 +1,1 @@
+"""Serve ComfyUI as MCP tools: LoRAs in, pictures out."""

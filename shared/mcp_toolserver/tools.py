@@ -1,0 +1,218 @@
+"""A tool declared once, as a value, and the box through which every door calls it."""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from mcp_toolserver.errors import Internal, InvalidArguments, ToolError, UnknownTool, closest
+
+log = logging.getLogger(__name__)
+
+
+class Arguments(BaseModel):
+    """The arguments of a tool; its docstring is the tool's description.
+
+    `classic_mistakes` maps a wrong argument name that people are known to send to the cure.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    classic_mistakes: ClassVar[Mapping[str, str]] = {}
+
+
+class Result(BaseModel):
+    """What a tool answers; an object on every door."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Effect(Enum):
+    """What a call may change: nothing, something new, or something that was there."""
+
+    READ = "read"
+    WRITE = "write"
+    DESTROY = "destroy"
+
+
+class Report(Protocol):
+    """Tell the caller how far the work is: `done` of `total` (any unit), and a few words."""
+
+    async def __call__(self, done: float, total: float | None = None, message: str | None = None) -> None: ...
+
+
+async def unheard(done: float, total: float | None = None, message: str | None = None) -> None:
+    """Drop a progress report: the caller's door carries none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a running tool may know of its caller.
+
+    `base_url` is the address that the caller used for this server (no slash at its end), for links in results.
+    """
+
+    request_id: str = field(default_factory=lambda: uuid4().hex)
+    report: Report = unheard
+    base_url: str = ""
+
+
+ArgumentsT = TypeVar("ArgumentsT", bound=Arguments)
+ResultT = TypeVar("ResultT", bound=Result)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tool(Generic[ArgumentsT, ResultT]):
+    """Declare a tool: its wire name (kebab-case), models, effect and the coroutine that does it."""
+
+    name: str
+    args: type[ArgumentsT]
+    result: type[ResultT]
+    effect: Effect
+    run: Callable[[ArgumentsT, Call], Awaitable[ResultT]]
+
+    @property
+    def description(self) -> str:
+        """Return the argument model's docstring, as the caller reads it."""
+        return "\n".join(line.strip() for line in (self.args.__doc__ or "").strip().splitlines())
+
+    @property
+    def title(self) -> str:
+        """Return the name in words."""
+        return self.name.replace("-", " ").capitalize()
+
+    def input_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the arguments."""
+        return _schema(self.args, "validation")
+
+    def output_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the result."""
+        return _schema(self.result, "serialization")
+
+
+AnyTool = Tool[Any, Any]
+
+
+class Toolbox:
+    """Hold every tool of a server and run any of them: validate, run, time, and turn surprises into `Internal`."""
+
+    def __init__(self, tools: Iterable[AnyTool]) -> None:
+        self._by_name: dict[str, AnyTool] = {}
+        for tool in tools:
+            if tool.name in self._by_name:
+                raise ValueError(f"two tools are named {tool.name!r}")
+            self._by_name[tool.name] = tool
+
+    @property
+    def tools(self) -> list[AnyTool]:
+        """Return the tools in the order of their declaration."""
+        return list(self._by_name.values())
+
+    def find(self, name: str) -> AnyTool:
+        """Return the tool of this name (`_` counts as `-`); raises UnknownTool with the closest names."""
+        tool = self._by_name.get(name.replace("_", "-"))
+        if tool is None:
+            matches = closest(name, self._by_name)
+            cure = f"Did you mean `{matches[0]}`? " if matches else ""
+            raise UnknownTool(
+                f"There is no tool `{name}` here.",
+                hint=f"{cure}GET /mcp/tools lists every tool.",
+                details={"tool": name, "closest_matches": matches},
+            )
+        return tool
+
+    async def call(self, name: str, arguments: Mapping[str, Any] | None, call: Call) -> dict[str, Any]:
+        """Run a tool and return its result as a JSON object.
+
+        Raises ToolError for everything that went wrong; an unexpected exception becomes Internal, and its text
+        stays in the log under the request id.
+        """
+        tool = self.find(name)
+        started = time.perf_counter()
+        outcome = "ok"
+        try:
+            parsed = parse_arguments(tool.args, arguments or {})
+            result = await tool.run(parsed, call)
+            return result.model_dump(mode="json", by_alias=True)
+        except ToolError as error:
+            outcome = error.code
+            raise
+        except Exception as error:
+            outcome = "internal"
+            log.exception("tool failed", extra={"tool": tool.name, "request_id": call.request_id})
+            raise Internal(
+                f"`{tool.name}` failed inside the server.",
+                hint=f"The server's log has the cause under request id {call.request_id}.",
+                details={"request_id": call.request_id},
+            ) from error
+        finally:
+            milliseconds = round((time.perf_counter() - started) * 1000, 2)
+            log.info(
+                "tool call",
+                extra={"tool": tool.name, "outcome": outcome, "ms": milliseconds, "request_id": call.request_id},
+            )
+
+
+def parse_arguments(model: type[ArgumentsT], arguments: Mapping[str, Any]) -> ArgumentsT:
+    """Validate arguments; raises InvalidArguments that names each field, its value and the cure."""
+    try:
+        return model.model_validate(arguments)
+    except ValidationError as error:
+        problems = [_problem(model, detail) for detail in error.errors(include_url=False)]
+        raise InvalidArguments(
+            " ".join(problem["message"] for problem in problems),
+            hint="Correct the named arguments and call again; GET /mcp/tools has the schema.",
+            details={"problems": problems},
+        ) from None
+
+
+def _problem(model: type[Arguments], detail: ErrorDetails) -> dict[str, Any]:
+    where = ".".join(str(part) for part in detail["loc"])
+    last = str(detail["loc"][-1]) if detail["loc"] else ""
+    problem: dict[str, Any] = {"field": where, "type": detail["type"]}
+    if detail["type"] == "extra_forbidden":
+        cure = model.classic_mistakes.get(last)
+        matches = closest(last, _known_names(model, detail["loc"][:-1]), limit=1)
+        problem["closest_matches"] = matches
+        if cure is None:
+            cure = f"did you mean `{matches[0]}`?" if matches else "there is nothing like it."
+        problem["message"] = f"Unknown argument `{where}`; {cure}"
+    elif detail["type"] == "missing":
+        problem["message"] = f"Argument `{where}` is missing."
+    else:
+        shown = repr(detail["input"])
+        shown = shown if len(shown) <= 120 else shown[:117] + "..."
+        problem["message"] = f"Argument `{where}` is {shown}: {detail['msg'].removeprefix('Value error, ')}."
+    return problem
+
+
+def _known_names(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    schema: Any = model.model_json_schema()
+    definitions = schema.get("$defs", {})
+
+    def resolve(node: Any) -> Any:
+        for choice in node.get("anyOf", ()):
+            if choice.get("type") != "null":
+                node = choice
+                break
+        return definitions[node["$ref"].rsplit("/", 1)[-1]] if "$ref" in node else node
+
+    node = schema
+    for part in path:
+        node = resolve(node)
+        node = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, {})
+    return list(resolve(node).get("properties", {}))
+
+
+def _schema(model: type[BaseModel], mode: Any) -> dict[str, Any]:
+    schema = model.model_json_schema(mode=mode, by_alias=True)
+    schema.pop("title", None)
+    schema.pop("description", None)
+    schema.setdefault("type", "object")
+    schema.setdefault("properties", {})
+    return schema
