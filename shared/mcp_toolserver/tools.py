@@ -43,10 +43,10 @@ class Effect(Enum):
 class Report(Protocol):
     """Tell the caller how far the work is: `done` of `total` (any unit), and a few words."""
 
-    async def __call__(self, done: float, total: float | None = None, message: str | None = None) -> None: ...
+    async def __call__(self, done: float, /, total: float | None = None, message: str | None = None) -> None: ...
 
 
-async def unheard(done: float, total: float | None = None, message: str | None = None) -> None:
+async def unheard(done: float, /, total: float | None = None, message: str | None = None) -> None:
     """Drop a progress report: the caller's door carries none."""
 
 
@@ -181,7 +181,7 @@ def _problem(model: type[Arguments], detail: ErrorDetails) -> dict[str, Any]:
         problem["closest_matches"] = matches
         if cure is None:
             cure = f"did you mean `{matches[0]}`?" if matches else "there is nothing like it."
-        problem["message"] = f"Unknown argument `{where}`; {cure}"
+        problem["message"] = f"Unknown argument `{where}`; {cure.rstrip('.')}" + ("" if cure.endswith("?") else ".")
     elif detail["type"] == "missing":
         problem["message"] = f"Argument `{where}` is missing."
     else:
