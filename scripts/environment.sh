@@ -1,0 +1,46 @@
+# Sourced by demo.sh and test.sh: find or install uv, then make .venv hold exactly what a lock file says.
+# Usage: prepare_environment LOCK_FILE [LOCK_FILE_THAT_ALSO_WILL_DO]
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+python="$root/.venv/bin/python"
+
+find_python() {
+  local candidate
+  for candidate in python3 python3.14 python3.13 python3.12 python3.11; do
+    if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      command -v "$candidate"
+      return
+    fi
+  done
+  echo "LoRA Loop needs Python 3.11 or newer on the PATH." >&2
+  return 1
+}
+
+find_uv() {
+  if command -v uv >/dev/null; then
+    command -v uv
+  elif [ -x "$root/.venv/uv/bin/uv" ]; then
+    echo "$root/.venv/uv/bin/uv"
+  else
+    echo "Installing uv into .venv/uv ..." >&2
+    mkdir -p "$root/.venv"
+    "$1" -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$root/.venv/uv" "uv>=0.8" >&2
+    echo "$root/.venv/uv/bin/uv"
+  fi
+}
+
+prepare_environment() {
+  local lock stamp base uv
+  stamp="$root/.venv/.lock"
+  for lock in "$@"; do
+    if [ -x "$python" ] && [ -f "$stamp" ] && cmp -s "$root/$lock" "$stamp"; then
+      return
+    fi
+  done
+  base="$(find_python)"
+  uv="$(find_uv "$base")"
+  [ -x "$python" ] || "$uv" venv --quiet --allow-existing --python "$base" "$root/.venv"
+  echo "Installing what $1 lists ..." >&2
+  VIRTUAL_ENV="$root/.venv" "$uv" pip sync --quiet --require-hashes "$root/$1"
+  cp "$root/$1" "$stamp"
+}

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Check everything: format, lint, types, layers, tests. Arguments go to pytest (then only pytest runs).
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+prepare_environment requirements-dev.lock
+cd "$root"
+export OPENBLAS_NUM_THREADS=1
+if [ ! -d .venv/lib/*/site-packages/loraloop-*.dist-info ] 2>/dev/null; then
+  VIRTUAL_ENV="$root/.venv" "$(find_uv "$(find_python)")" pip install --quiet --no-deps --no-build-isolation --editable .
+fi
+if [ $# -eq 0 ]; then
+  .venv/bin/ruff format --check .
+  .venv/bin/ruff check .
+  .venv/bin/pyright
+  .venv/bin/lint-imports
+fi
+exec "$python" -m pytest "$@"
