@@ -3,5 +3,4 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 prepare_environment requirements.lock requirements-dev.lock
-export PYTHONPATH="$root:$root/shared:$root/scripts${PYTHONPATH:+:$PYTHONPATH}"
 exec "$python" -m loraloop demo "$@"

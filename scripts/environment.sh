@@ -1,8 +1,10 @@
 # Sourced by demo.sh and test.sh: find or install uv, then make .venv hold exactly what a lock file says.
 # Usage: prepare_environment LOCK_FILE [LOCK_FILE_THAT_ALSO_WILL_DO]
+# Afterwards $python is the interpreter, and every process started from here finds the project's packages.
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 python="$root/.venv/bin/python"
+export PYTHONPATH="$root:$root/shared:$root/scripts${PYTHONPATH:+:$PYTHONPATH}"
 
 find_python() {
   local candidate

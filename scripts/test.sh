@@ -5,9 +5,6 @@ set -euo pipefail
 prepare_environment requirements-dev.lock
 cd "$root"
 export OPENBLAS_NUM_THREADS=1
-if [ ! -d .venv/lib/*/site-packages/loraloop-*.dist-info ] 2>/dev/null; then
-  VIRTUAL_ENV="$root/.venv" "$(find_uv "$(find_python)")" pip install --quiet --no-deps --no-build-isolation --editable .
-fi
 if [ $# -eq 0 ]; then
   .venv/bin/ruff format --check .
   .venv/bin/ruff check .
