@@ -1,0 +1,105 @@
+"""Decide how a conditional or ranged request for one file is answered; pure, after RFC 9110 (sections 13 and 14)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Validators:
+    """What tells one state of a file from another: a strong ETag (quoted) and the HTTP date of its last change."""
+
+    etag: str
+    last_modified: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Say which status to send, and which bytes: `start` to `end`, the latter not included."""
+
+    status: Literal[200, 206, 304, 412, 416]
+    start: int = 0
+    end: int = 0
+
+
+def answer_for(method: str, headers: Mapping[str, str], size_bytes: int, validators: Validators) -> Answer:
+    """Return the answer to GET or HEAD; `headers` maps lower-case names to values.
+
+    The order of the checks is that of RFC 9110, 13.2.2. A range of another unit, several ranges at once, and a range
+    that cannot be parsed are answered with the whole file, as RFC 9110, 14.2 allows. HEAD has no ranges.
+    """
+    if not _may_proceed(headers, validators):
+        return Answer(412)
+    if _is_unchanged(headers, validators):
+        return Answer(304)
+    whole = Answer(200, 0, size_bytes)
+    wanted = headers.get("range")
+    if method != "GET" or wanted is None or not _range_applies(headers.get("if-range"), validators):
+        return whole
+    return _one_range(wanted, size_bytes) or whole
+
+
+def _one_range(value: str, size_bytes: int) -> Answer | None:
+    unit, equals, spec = value.partition("=")
+    first, dash, last = spec.strip().partition("-")
+    first, last = first.strip(), last.strip()
+    if unit.strip().lower() != "bytes" or not equals or not dash or not _are_digits(first, last):
+        return None
+    if not first:
+        suffix = int(last)
+        return Answer(206, max(0, size_bytes - suffix), size_bytes) if suffix and size_bytes else Answer(416)
+    start = int(first)
+    if last and int(last) < start:
+        return None
+    if start >= size_bytes:
+        return Answer(416)
+    return Answer(206, start, min(int(last) + 1, size_bytes) if last else size_bytes)
+
+
+def _are_digits(first: str, last: str) -> bool:
+    # `str.isdigit` alone also accepts digits of other scripts, which int() reads and HTTP does not know.
+    return bool(first or last) and all(text.isascii() and text.isdigit() for text in (first, last) if text)
+
+
+def _may_proceed(headers: Mapping[str, str], validators: Validators) -> bool:
+    if_match = headers.get("if-match")
+    if if_match is not None:
+        return _names(if_match, validators.etag, weakly=False)
+    unmodified_since = headers.get("if-unmodified-since")
+    return unmodified_since is None or not _changed_after(unmodified_since, validators)
+
+
+def _is_unchanged(headers: Mapping[str, str], validators: Validators) -> bool:
+    if_none_match = headers.get("if-none-match")
+    if if_none_match is not None:
+        return _names(if_none_match, validators.etag, weakly=True)
+    modified_since = headers.get("if-modified-since")
+    return modified_since is not None and _is_date(modified_since) and not _changed_after(modified_since, validators)
+
+
+def _range_applies(if_range: str | None, validators: Validators) -> bool:
+    # A weak tag or another date means that the caller holds bytes of another state: it needs the whole file.
+    return if_range is None or if_range.strip() in (validators.etag, validators.last_modified)
+
+
+def _names(header: str, etag: str, *, weakly: bool) -> bool:
+    tags = [tag.strip() for tag in header.split(",")]
+    if weakly:
+        tags = [tag.removeprefix("W/") for tag in tags]
+    return "*" in tags or etag in tags
+
+
+def _is_date(text: str) -> bool:
+    try:
+        parsedate_to_datetime(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _changed_after(text: str, validators: Validators) -> bool:
+    """Return whether the file changed after this HTTP date; a date that cannot be read counts as no condition."""
+    if not _is_date(text):
+        return False
+    return parsedate_to_datetime(validators.last_modified) > parsedate_to_datetime(text)
