@@ -1,0 +1,71 @@
+"""Keep what the base knows while a LoRA is trained: what it answers without the trigger stays its answer.
+
+Without this the subject of the pictures leaks into every prompt after a hundred steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyflux.model import TinyFlux
+from tinyflux.operations import F32
+from tinyflux.samplers import add_noise, sample
+from tinyflux.schedules import sigmas
+from tinyflux.text import TextConditioning, encode_words
+
+_SCENES = 16
+_STEPS = 10
+_THINGS = "cat dog ball tree house car fish bird flower boat star robot rabbit duck".split()
+_COLOURS = "orange gray black white brown red green blue yellow".split()
+_PLACES = ("in snow", "on grass", "at night", "on beach", "in room", "in forest", "at sunset", "in city", "in garden")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Hold one sample whose answer is to stay: latents (1, 64, 48), its velocity, sigma (1,), guidance (1,), text."""
+
+    latents: F32
+    velocity: F32
+    sigma: F32
+    guidance: F32
+    text: TextConditioning
+
+
+class Preservation:
+    """Deal out samples of the frozen base on prompts without the trigger."""
+
+    def __init__(self, model: TinyFlux, captions: Sequence[Sequence[str]], rng: np.random.RandomState) -> None:
+        """Let the base draw a few pictures; half of the prompts are the captions without their trigger."""
+        self._model, self._rng = model, rng
+        words = [
+            list(captions[rng.randint(len(captions))]) if index % 2 == 0 else self._prompt() for index in range(_SCENES)
+        ]
+        self._texts = [encode_words(one) for one in words]
+        noise = rng.standard_normal((_SCENES, 64, 48)).astype(np.float32)
+        guidance = rng.uniform(1.0, 4.0, _SCENES).astype(np.float32)
+        self._pictures = sample(
+            lambda x, sigma: model.velocity(x, sigma, self._texts, guidance),
+            noise,
+            sigmas("simple", _STEPS),
+            "euler",
+            rng,
+        )
+
+    def draw(self) -> Kept:
+        """Return one sample: a picture of the base with noise, and what the base answers to it."""
+        index = int(self._rng.randint(_SCENES))
+        sigma = float(1.0 / (1.0 + np.exp(-(1.2 * self._rng.standard_normal() + 0.7))))
+        guidance = np.full(1, 1.0 if self._rng.random_sample() < 0.5 else self._rng.uniform(1.0, 5.0), np.float32)
+        picture = self._pictures[index : index + 1]
+        noisy = add_noise(picture, self._rng.standard_normal(picture.shape).astype(np.float32), sigma)
+        text = self._texts[index]
+        velocity = self._model.velocity(noisy, sigma, text, guidance)
+        return Kept(noisy, velocity, np.full(1, sigma, dtype=np.float32), guidance, text)
+
+    def _prompt(self) -> list[str]:
+        thing, colour = (words[self._rng.randint(len(words))] for words in (_THINGS, _COLOURS))
+        place = _PLACES[self._rng.randint(len(_PLACES))].split()
+        return [thing, *place] if self._rng.random_sample() < 0.5 else [colour, thing, *place]
