@@ -1,0 +1,187 @@
+"""What a graph's models ask of it: the rules of FLUX, and LoRAs made for the checkpoint that they are put on."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from comfy_mcp.workflows.families import FLUX, family_of, family_of_architecture, lora_fits, title_of
+from comfy_mcp.workflows.graphs import class_of, inputs_of, link_of
+from comfy_mcp.workflows.problems import Problem, problem_at
+from comfy_mcp.workflows.recipes import RECIPES
+from comfy_mcp.workflows.requests import GUIDANCE
+from mcp_toolserver.errors import closest
+
+_MODEL_NAMES = ("ckpt_name", "unet_name")
+# Nodes that put a guidance value into the conditioning themselves, or take it out on purpose.
+_GUIDED = frozenset({"FluxGuidance", "CLIPTextEncodeFlux", "FluxDisableGuidance"})
+_PROMPT_INPUTS = ("positive", "conditioning")
+
+
+def family_problems(
+    graph: Mapping[str, Any], lora_architectures: Mapping[str, str], checkpoint_families: Mapping[str, str]
+) -> list[Problem]:
+    """Return what the models of a graph forbid; a model whose family is unknown forbids nothing."""
+    problems: list[Problem] = []
+    judged: set[str] = set()
+    for node_id, node in graph.items():
+        # Each place where a model is used up: a sampler, or the guider of the separate sampling nodes.
+        if link_of(inputs_of(node).get("model")) is None or not any(name in inputs_of(node) for name in _PROMPT_INPUTS):
+            continue
+        chain = _chain(graph, node_id, "model")
+        name = _model_name(graph, chain)
+        family = None if name is None else _family(name, checkpoint_families)
+        if family is None or name is None:
+            continue
+        if family == FLUX:
+            problems += _flux_problems(graph, node_id, node, name)
+        for lora_id in chain:
+            if lora_id not in judged:
+                judged.add(lora_id)
+                problems += _lora_problems(graph, lora_id, name, family, lora_architectures)
+    return problems
+
+
+def _family(name: str, checkpoint_families: Mapping[str, str]) -> str | None:
+    told = _look_up(checkpoint_families, name)
+    if told is not None:
+        return family_of_architecture(told)
+    guess = family_of(name)
+    return guess.family if guess.certain else None
+
+
+def _flux_problems(graph: Mapping[str, Any], node_id: str, node: object, model_name: str) -> Iterator[Problem]:
+    recipe, inputs = RECIPES[FLUX], inputs_of(node)
+    prompt = next(name for name in _PROMPT_INPUTS if name in inputs)
+    guides = [found for found in _chain(graph, node_id, prompt) if class_of(graph[found]) in _GUIDED]
+    if not guides and "schnell" not in model_name.lower():
+        yield problem_at(
+            node_id,
+            node,
+            "flux_guidance_missing",
+            f"`{prompt}` comes without FluxGuidance: FLUX takes its guidance through that node. Put a FluxGuidance "
+            f"({recipe.guidance}; {GUIDANCE[0]} to {GUIDANCE[1]}) between the prompt's CLIPTextEncode and `{prompt}`.",
+            field=prompt,
+            severity="warning",
+        )
+    for guide in guides:
+        value = inputs_of(graph[guide]).get("guidance")
+        if isinstance(value, int | float) and not GUIDANCE[0] <= value <= GUIDANCE[1]:
+            yield problem_at(
+                guide,
+                graph[guide],
+                "flux_guidance_range",
+                f"`guidance` is {value}; FLUX works from {GUIDANCE[0]} to {GUIDANCE[1]}.",
+                field="guidance",
+                severity="warning",
+                matches=[str(min(max(value, GUIDANCE[0]), GUIDANCE[1]))],
+            )
+    cfg = inputs.get("cfg")
+    if isinstance(cfg, int | float) and cfg != recipe.cfg:
+        yield problem_at(
+            node_id,
+            node,
+            "flux_cfg",
+            f"`cfg` is {cfg}, as for Stable Diffusion; FLUX has its guidance trained in and takes {recipe.cfg} here. "
+            "FluxGuidance sets how closely the prompt is followed.",
+            field="cfg",
+            severity="warning",
+            matches=[str(recipe.cfg)],
+        )
+    yield from _flux_sampling(node_id, node)
+    if cfg == recipe.cfg:
+        yield from _unread_negative(graph, node_id, node)
+
+
+def _flux_sampling(node_id: str, node: object) -> Iterator[Problem]:
+    recipe, inputs = RECIPES[FLUX], inputs_of(node)
+    sampler, scheduler = inputs.get("sampler_name"), inputs.get("scheduler")
+    if scheduler not in recipe.unfit_schedulers:
+        return
+    yield problem_at(
+        node_id,
+        node,
+        "flux_scheduler",
+        f"`scheduler` is {scheduler}, which spaces the noise for Stable Diffusion; FLUX takes "
+        f"{', '.join(recipe.schedulers)}.",
+        field="scheduler",
+        severity="warning",
+        matches=recipe.schedulers,
+    )
+    if sampler == "euler":
+        yield problem_at(
+            node_id,
+            node,
+            "flux_sampler",
+            f"`sampler_name` is {sampler}, the habit from Stable Diffusion; {', '.join(recipe.samplers)} suit FLUX.",
+            field="sampler_name",
+            severity="warning",
+            matches=recipe.samplers,
+        )
+
+
+def _unread_negative(graph: Mapping[str, Any], node_id: str, node: object) -> Iterator[Problem]:
+    for found in _chain(graph, node_id, "negative"):
+        text = inputs_of(graph[found]).get("text")
+        if isinstance(text, str) and text.strip():
+            yield problem_at(
+                node_id,
+                node,
+                "flux_negative_unread",
+                f"the negative prompt of node {found} is never read at cfg 1.0; leave it empty.",
+                field="negative",
+                severity="warning",
+            )
+
+
+def _lora_problems(
+    graph: Mapping[str, Any], node_id: str, model_name: str, family: str, lora_architectures: Mapping[str, str]
+) -> Iterator[Problem]:
+    name = inputs_of(graph[node_id]).get("lora_name")
+    architecture = _look_up(lora_architectures, name) if isinstance(name, str) else None
+    lora_family = family_of_architecture(architecture or "")
+    if lora_family is None or lora_fits(lora_family, family):
+        return
+    fitting = [
+        other
+        for other, other_architecture in lora_architectures.items()
+        if lora_fits(family_of_architecture(other_architecture) or "", family)
+    ]
+    yield problem_at(
+        node_id,
+        graph[node_id],
+        "lora_architecture",
+        f"the LoRA {name!r} is made for {title_of(lora_family)}, and {model_name!r} is {title_of(family)}: ComfyUI "
+        "would run it without an effect. Use a LoRA of that family, or the checkpoint that it is made for.",
+        field="lora_name",
+        matches=closest(str(name), fitting) or fitting[:3],
+    )
+
+
+def _chain(graph: Mapping[str, Any], node_id: str, entry: str) -> list[str]:
+    """Return the nodes from an input upwards, nearest first, through inputs of the same kind."""
+    follow = ("model",) if entry == "model" else ("conditioning", "conditioning_1", "conditioning_to", entry)
+    found: list[str] = []
+    waiting = [link_of(inputs_of(graph[node_id]).get(entry))]
+    while waiting:
+        link = waiting.pop(0)
+        if link is None or link.node_id in found or link.node_id not in graph:
+            continue
+        found.append(link.node_id)
+        inputs = inputs_of(graph[link.node_id])
+        waiting += [link_of(inputs.get(name)) for name in follow]
+    return found
+
+
+def _model_name(graph: Mapping[str, Any], chain: list[str]) -> str | None:
+    for node_id in chain:
+        for field in _MODEL_NAMES:
+            name = inputs_of(graph[node_id]).get(field)
+            if isinstance(name, str):
+                return name
+    return None
+
+
+def _look_up(known: Mapping[str, str], name: str) -> str | None:
+    if name in known:
+        return known[name]
+    plain = name.replace("\\", "/")
+    return next((value for key, value in known.items() if key.replace("\\", "/") == plain), None)
