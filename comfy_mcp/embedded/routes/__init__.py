@@ -1,0 +1,1 @@
+"""ComfyUI's routes, by what they are about."""
