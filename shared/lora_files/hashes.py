@@ -1,0 +1,50 @@
+"""The digests by which people and sites name a LoRA file."""
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+_BATCH_BYTES = 4 * 1024 * 1024
+_AUTOV2_LETTERS = 10
+_AUTOV3_LETTERS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class FileHashes:
+    """Digests in lower-case hex.
+
+    `sha256` is of the whole file and `autov2` its first ten letters; `autov3` is the first twelve letters of the sha256
+    of the tensors alone, which stays the same when the metadata is edited.
+    """
+
+    sha256: str
+    autov2: str
+    autov3: str
+
+
+def hashes_of(path: Path) -> FileHashes:
+    """Compute the digests of a safetensors file in one pass; memory does not grow with the file."""
+    whole, tensors = hashlib.sha256(), hashlib.sha256()
+    buffer = memoryview(bytearray(_BATCH_BYTES))
+    with path.open("rb", buffering=0) as file:
+        prefix = file.read(8)
+        whole.update(prefix)
+        skip = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        while count := file.readinto(buffer):
+            whole.update(buffer[:count])
+            tensors.update(buffer[min(skip, count) : count])
+            skip -= min(skip, count)
+    digest = whole.hexdigest()
+    return FileHashes(digest, autov2_of(digest), tensors.hexdigest()[:_AUTOV3_LETTERS])
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def autov2_of(sha256: str) -> str:
+    """Return the short name that sites make of a file's sha256."""
+    return sha256[:_AUTOV2_LETTERS]
