@@ -209,6 +209,8 @@ class ComfyUI:
                     with anyio.move_on_after(_CANCEL_POLL_S):
                         await events.receive()
                     place = await self.locate(prompt_id)
+            # A waiting prompt that is deleted leaves no event of its own.
+            self._socket.doubt(prompt_id)
             if isinstance(place, Ending):
                 return "cancelled" if place.status == "cancelled" else "too_late"
             return "cancelled" if place is None else "asked"

@@ -29,6 +29,11 @@ class QueueChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubted:
+    """Say that there is reason to ask where the prompt is; this package tells it to itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """Say that a prompt left the queue and runs."""
 
@@ -80,7 +85,7 @@ class Preview:
 
 SocketState = Connected | Disconnected
 JobEvent = Started | Cached | Executing | Executed | Step | Preview
-Event = SocketState | QueueChanged | JobEvent
+Event = SocketState | QueueChanged | Doubted | JobEvent
 
 
 def parse_text(frame: str) -> JobEvent | QueueChanged | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from comfy_mcp.workflows.graphs import class_of, is_list, is_object
+from comfy_mcp.workflows.graphs import class_of, inputs_of, is_list, is_object, link_of
 
 EndStatus = Literal["completed", "failed", "cancelled"]
 
@@ -26,7 +26,8 @@ class OutputFile:
 class Ending:
     """Tell how a prompt ended.
 
-    `cached` is True when every output came from an earlier identical run: ComfyUI answers with that run's files.
+    `cached` is True when nothing was rendered: the pictures are those of an earlier identical run, often under its very
+    file names.
     `error` is one sentence; `details` holds node_id, node_type and exception_type of a failure.
     """
 
@@ -61,7 +62,7 @@ def read_ending(entry: object) -> Ending | None:
     messages = _messages(status.get("messages"))
     outputs = _outputs(entry.get("outputs"))
     if status.get("status_str") == "success":
-        return Ending("completed", outputs, cached=_all_cached(outputs, messages))
+        return Ending("completed", outputs, cached=_nothing_ran(entry, messages))
     if "execution_interrupted" in messages:
         return Ending("cancelled", outputs)
     if status.get("status_str") == "error":
@@ -110,10 +111,27 @@ def _file(node_id: str, item: Mapping[str, Any], animated: bool) -> OutputFile:
     )
 
 
-def _all_cached(outputs: tuple[OutputFile, ...], messages: Mapping[str, Mapping[str, Any]]) -> bool:
+def _nothing_ran(entry: Mapping[str, Any], messages: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Tell whether everything but, perhaps, the saving of the outputs came from the cache."""
     cached = messages.get("execution_cached", {}).get("nodes")
-    nodes = {str(node) for node in cached} if is_list(cached) else set[str]()
-    return bool(outputs) and all(file.node_id in nodes for file in outputs)
+    prompt = entry.get("prompt")
+    if not is_list(cached) or not is_list(prompt) or len(prompt) < 5 or not is_object(prompt[2]):
+        return False
+    outputs = {str(node) for node in prompt[4]} if is_list(prompt[4]) else set[str]()
+    work = _ancestors(prompt[2], outputs) - outputs or outputs
+    return bool(work) and work <= {str(node) for node in cached}
+
+
+def _ancestors(graph: Mapping[str, Any], nodes: set[str]) -> set[str]:
+    found: set[str] = set()
+    waiting = list(nodes)
+    while waiting:
+        node_id = waiting.pop()
+        if node_id not in found:
+            found.add(node_id)
+            links = map(link_of, inputs_of(graph.get(node_id)).values())
+            waiting.extend(link.node_id for link in links if link is not None)
+    return found
 
 
 def _failure(error: Mapping[str, Any], entry: Mapping[str, Any]) -> tuple[str, dict[str, str]]:

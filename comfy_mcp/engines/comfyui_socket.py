@@ -14,6 +14,7 @@ from websockets.exceptions import WebSocketException
 from comfy_mcp.engines.comfyui_events import (
     Connected,
     Disconnected,
+    Doubted,
     Event,
     Executing,
     JobEvent,
@@ -82,6 +83,11 @@ class EventSocket:
                 del self._listeners[prompt_id]
             send.close()
             receive.close()
+
+    def doubt(self, prompt_id: str) -> None:
+        """Make whoever follows a prompt ask where it is."""
+        for listener in self._listeners.get(prompt_id, ()):
+            listener.send_nowait(Doubted())
 
     async def _keep_open(self) -> None:
         pause_s = _FIRST_PAUSE_S

@@ -10,6 +10,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from comfy_mcp.engines.comfyui_events import (
     Connected,
     Disconnected,
+    Doubted,
     Event,
     Executing,
     JobEvent,
@@ -19,7 +20,7 @@ from comfy_mcp.engines.comfyui_events import (
 from comfy_mcp.engines.comfyui_history import Ending
 from mcp_toolserver.errors import BackendUnavailable, ToolError
 
-Heard = Callable[[JobEvent], None]
+Heard = Callable[[JobEvent], Awaitable[None]]
 Locate = Callable[[str], Awaitable[Literal["pending", "running"] | Ending | None]]
 
 # A prompt that somebody else removes from the queue leaves no event of its own, so that silence is looked into.
@@ -65,14 +66,14 @@ class Watch:
             event = await self._next()
             if isinstance(event, Executing) and event.node is None:
                 ending = await self._confirmed() or await self._look(heard)
-            elif event is None or isinstance(event, Connected | Disconnected):
+            elif event is None or isinstance(event, Connected | Disconnected | Doubted):
                 ending = await self._look(heard)
             elif isinstance(event, QueueChanged):
                 # Our own prompts have events of their own; asking at every change of a long queue would be a storm.
                 ending = await self._look(heard) if self._foreign else None
             else:
                 self._started = True
-                heard(event)
+                await heard(event)
                 ending = None
             if ending is not None:
                 return ending
@@ -100,7 +101,7 @@ class Watch:
             return self._vanished()
         if place == "running":
             self._started = True
-            heard(Started(self._prompt_id))
+            await heard(Started(self._prompt_id))
         return None
 
     def _unreachable(self, error: ToolError) -> Ending | None:

@@ -1,0 +1,323 @@
+"""Run graphs as jobs that outlive the call that began them, this server, and, as far as it remembers, ComfyUI."""
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+from anyio.abc import TaskGroup
+
+from comfy_mcp.engines.comfyui import ComfyUI
+from comfy_mcp.engines.comfyui_events import JobEvent, Preview
+from comfy_mcp.engines.comfyui_history import Ending, OutputFile
+from comfy_mcp.engines.selection import Selected
+from comfy_mcp.image_sizes import size_of
+from comfy_mcp.job_progress import Progress, advance
+from comfy_mcp.job_store import JobFile, JobRecord, JobStatus, JobStore
+from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, ToolError
+from mcp_toolserver.tools import Report, unheard
+
+log = logging.getLogger(__name__)
+
+_REPORT_EVERY_S = 0.1
+_ANOTHER_SERVERS_JOB_S = 0.5
+_CANCEL_SETTLE_S = 10.0
+
+_SAYS_CACHED = (
+    "Nothing was rendered: this is the picture of an earlier run with the same graph and seed, from ComfyUI's cache. "
+    "Another seed gives another picture."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobState:
+    """A job as it is now: its record, and how far it is while it runs."""
+
+    record: JobRecord
+    progress: Progress | None = None
+    has_preview: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobPage:
+    """A page of jobs, newest first; `next_cursor` is None on the last."""
+
+    jobs: tuple[JobState, ...]
+    next_cursor: str | None
+
+
+class _LiveJob:
+    """A job that this server follows."""
+
+    def __init__(self, record: JobRecord, comfyui: ComfyUI) -> None:
+        self.record = record
+        self.comfyui = comfyui
+        self.progress = Progress()
+        self.preview: Preview | None = None
+        self.cancel_asked = False
+        self.accepted = anyio.Event()
+        self.refusal: Exception | None = None
+        self.changed = anyio.Event()
+
+    @property
+    def state(self) -> JobState:
+        if self.record.is_finished:
+            return JobState(record=self.record)
+        progress = self.progress if self.record.status == "running" else None
+        return JobState(record=self.record, progress=progress, has_preview=self.preview is not None)
+
+    def notify(self) -> None:
+        changed, self.changed = self.changed, anyio.Event()
+        changed.set()
+
+
+class Jobs:
+    """Submit, follow, wait for, cancel and list jobs; `at` gives the ComfyUI at another address than today's."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        comfyui: ComfyUI,
+        *,
+        selected: Callable[[], Awaitable[Selected]],
+        at: Callable[[str], ComfyUI],
+    ) -> None:
+        self._store = store
+        self._comfyui = comfyui
+        self._selected = selected
+        self._at = at
+        self._live: dict[str, _LiveJob] = {}
+        self._tasks: TaskGroup | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Follow jobs while the block runs, beginning with those that an earlier server left unfinished."""
+        async with self._store.opened(), anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            for record in await self._store.unfinished():
+                live = self._live[record.job_id] = _LiveJob(record, self._comfyui)
+                live.accepted.set()
+                tasks.start_soon(self._guarded, live, self._find_again)
+            try:
+                yield
+            finally:
+                self._tasks = None
+                tasks.cancel_scope.cancel()
+
+    async def start(self, record: JobRecord) -> JobState:
+        """Record a job, submit its graph and follow it from then on; returns when ComfyUI has accepted it.
+
+        Raises what ComfyUI's refusal comes to; then there is no job. When the caller goes away, the job goes on.
+        """
+        if self._tasks is None:
+            raise RuntimeError("jobs are not running")
+        live = _LiveJob(record, self._comfyui)
+        self._tasks.start_soon(self._guarded, live, self._submit_and_follow)
+        await live.accepted.wait()
+        if live.refusal is not None:
+            raise live.refusal
+        return live.state
+
+    async def get(self, job_id: str) -> JobState:
+        """Return a job; raises NotFound."""
+        live = self._live.get(job_id)
+        if live is not None:
+            return live.state
+        record = await self._store.get(job_id)
+        if record is None:
+            raise NotFound(
+                f"There is no job `{job_id}`.",
+                hint="`list-jobs` lists every job with its id.",
+                details={"job_id": job_id},
+            )
+        return JobState(record=record)
+
+    async def wait(self, job_id: str, wait_s: float, report: Report = unheard) -> JobState:
+        """Return a job when it has ended, or as it is after `wait_s` seconds; reports percent done meanwhile."""
+        state = await self.get(job_id)
+        with anyio.move_on_after(wait_s):
+            reported = _Reported(report)
+            while not state.record.is_finished:
+                live = self._live.get(job_id)
+                if live is None:
+                    # Another server on the same data folder follows it.
+                    await anyio.sleep(_ANOTHER_SERVERS_JOB_S)
+                else:
+                    changed = live.changed
+                    await reported.tell(live.state)
+                    if not live.record.is_finished:
+                        await changed.wait()
+                state = live.state if live is not None else await self.get(job_id)
+        return await self.get(job_id)
+
+    async def cancel(self, job_id: str) -> JobState:
+        """Cancel a job and return it as it is then: `cancelled`, or unfinished where ComfyUI has yet to obey.
+
+        Raises Conflict when it had ended otherwise: then there was nothing left to cancel.
+        """
+        state = await self.get(job_id)
+        live = self._live.get(job_id)
+        if live is not None and not state.record.is_finished:
+            await live.accepted.wait()
+            live.cancel_asked = True
+            outcome = await live.comfyui.cancel(job_id)
+            if outcome != "asked":
+                with anyio.move_on_after(_CANCEL_SETTLE_S):
+                    while not live.record.is_finished:
+                        await live.changed.wait()
+            state = live.state
+        if state.record.is_finished and state.record.status != "cancelled":
+            raise Conflict(
+                f"It was too late to cancel the job `{job_id}`: it had {_ended_as(state.record.status)}.",
+                hint="`get-job` has its outcome.",
+                details={"job_id": job_id, "status": state.record.status},
+            )
+        return state
+
+    async def page(self, status: JobStatus | None, limit: int, cursor: str | None) -> JobPage:
+        """Return jobs, newest first; raises InvalidArguments for a cursor that this list did not give."""
+        if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
+            raise InvalidArguments(
+                f"Argument `cursor` is {cursor!r}, which no list gave.",
+                hint="Pass `next_cursor` of the page before, or leave it out for the first page.",
+                details={"field": "cursor", "value": cursor},
+            )
+        rows = await self._store.page(status, limit + 1, int(cursor) if cursor else None)
+        shown = rows[:limit]
+        lives = {record.job_id: self._live.get(record.job_id) for _, record in shown}
+        states = (live.state if (live := lives[record.job_id]) else JobState(record=record) for _, record in shown)
+        return JobPage(jobs=tuple(states), next_cursor=str(shown[-1][0]) if len(rows) > limit else None)
+
+    def preview(self, job_id: str) -> Preview | None:
+        """Return the latest picture of the work in progress."""
+        live = self._live.get(job_id)
+        return live.preview if live is not None else None
+
+    async def _guarded(self, live: _LiveJob, work: Callable[[_LiveJob], Awaitable[None]]) -> None:
+        try:
+            await work(live)
+        except Exception as error:
+            # One job must not take down the group in which all others run.
+            log.exception("job failed inside the server", extra={"job_id": live.record.job_id})
+            if live.accepted.is_set():
+                await self._end(live, Ending("failed", error="The server failed while it followed this job."))
+            else:
+                live.refusal = error
+        finally:
+            live.accepted.set()
+            self._live.pop(live.record.job_id, None)
+
+    async def _submit_and_follow(self, live: _LiveJob) -> None:
+        record = live.record
+        await self._store.add(record)
+        self._live[record.job_id] = live
+        with self._comfyui.watch(record.job_id) as watch:
+            try:
+                warnings = await self._comfyui.submit(record.graph, record.job_id)
+            except ToolError as refusal:
+                await self._store.remove(record.job_id)
+                live.refusal = refusal
+                return
+            if warnings:
+                await self._record(live, record.model_copy(update={"warnings": (*record.warnings, *warnings)}))
+            live.accepted.set()
+            ending = await watch.ended(lambda event: self._heard(live, event))
+        await self._end(live, ending)
+
+    async def _find_again(self, live: _LiveJob) -> None:
+        """Follow a job that an earlier server submitted: it may wait, run, or have ended meanwhile."""
+        selected = await self._current()
+        async with AsyncExitStack() as stack:
+            if selected is None or selected.url != live.record.engine_url:
+                # Another address than today's: what answers there, if anything, still knows the truth.
+                live.comfyui = self._at(live.record.engine_url)
+                await stack.enter_async_context(live.comfyui.running())
+            watch = stack.enter_context(live.comfyui.watch(live.record.job_id, foreign=True))
+            ending = await watch.ended(lambda event: self._heard(live, event))
+            lost = ending.status == "failed" and (ending.details or {}).get("code") == "backend_unavailable"
+            if lost and live.record.engine == "embedded":
+                ending = Ending("failed", error="The embedded engine ended together with the server that ran it.")
+            await self._end(live, ending)
+
+    async def _current(self) -> Selected | None:
+        try:
+            return await self._selected()
+        except ToolError:
+            return None
+
+    async def _heard(self, live: _LiveJob, event: JobEvent) -> None:
+        if isinstance(event, Preview):
+            live.preview = event
+        else:
+            live.progress = advance(live.progress, event, live.record.graph)
+        if live.record.status == "queued":
+            await self._record(live, live.record.model_copy(update={"status": "running", "started_at": time.time()}))
+        live.notify()
+
+    async def _end(self, live: _LiveJob, ending: Ending) -> None:
+        status: JobStatus = ending.status
+        if live.cancel_asked and (ending.details or {}).get("code") == "engine_forgot":
+            # A waiting prompt that was deleted is forgotten: that is what was asked for.
+            status, ending = "cancelled", Ending("cancelled")
+        files = [await _measured(live.comfyui, file) for file in ending.outputs]
+        record = live.record
+        await self._record(
+            live,
+            record.model_copy(
+                update={
+                    "status": status,
+                    "finished_at": time.time(),
+                    "files": tuple(files),
+                    "cached": ending.cached,
+                    "warnings": (*record.warnings, _SAYS_CACHED) if ending.cached else record.warnings,
+                    "error": ending.error,
+                    "error_details": dict(ending.details) if ending.details else None,
+                }
+            ),
+        )
+        live.notify()
+
+    async def _record(self, live: _LiveJob, record: JobRecord) -> None:
+        await self._store.update(record)
+        live.record = record
+
+
+class _Reported:
+    """Pass progress on to a caller: never back, and not more often than anyone can read."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._percent = -1.0
+        self._at = 0.0
+
+    async def tell(self, state: JobState) -> None:
+        percent = round(state.progress.fraction * 100, 1) if state.progress else 0.0
+        now = time.monotonic()
+        if percent > self._percent and now - self._at >= _REPORT_EVERY_S:
+            self._percent, self._at = percent, now
+            words = state.progress.words if state.progress else "waiting in ComfyUI's queue"
+            await self._report(percent, 100.0, words)
+
+
+async def _measured(comfyui: ComfyUI, file: OutputFile) -> JobFile:
+    size = None
+    if not file.animated:
+        try:
+            size = await size_of(comfyui, file)
+        except ToolError as error:
+            log.warning("no size of an output", extra={"output": file.filename, "reason": error.message})
+    return JobFile(
+        node_id=file.node_id,
+        filename=file.filename,
+        subfolder=file.subfolder,
+        kind=file.kind,
+        animated=file.animated,
+        width=size[0] if size else None,
+        height=size[1] if size else None,
+    )
+
+
+def _ended_as(status: JobStatus) -> str:
+    return "failed already" if status == "failed" else "completed already"
