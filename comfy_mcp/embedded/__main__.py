@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 # Read by OpenBLAS when numpy is first imported. On matrices this small, a second thread costs more than it gives.
@@ -55,13 +56,15 @@ def main() -> None:
     server = _Server(config)
     if arguments.exit_with_stdin:
         threading.Thread(target=_end_with_stdin, args=(server,), daemon=True).start()
-    server.run()
+    with suppress(KeyboardInterrupt):
+        server.run()
     sys.exit(0 if server.started else 1)
 
 
 def _end_with_stdin(server: uvicorn.Server) -> None:
     """Wait for the end of stdin, which comes with the end of the parent however that ends."""
-    while sys.stdin.buffer.read(4096):
+    # Not through sys.stdin: a thread that holds its lock makes the interpreter abort on its way out.
+    while os.read(0, 4096):
         pass
     server.should_exit = True
 

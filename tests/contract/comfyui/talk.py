@@ -80,7 +80,9 @@ class Comfy:
     def graph(self, **ksampler: Any) -> Graph:
         """Return the captured FLUX graph with this server's files, and these inputs of its KSampler."""
         text = (CAPTURES / "flux_lora.json").read_text()
-        graph: Graph = json.loads(text.replace("<checkpoint>", self.names.checkpoint).replace("<lora>", self.names.lora))
+        graph: Graph = json.loads(
+            text.replace("<checkpoint>", self.names.checkpoint).replace("<lora>", self.names.lora)
+        )
         graph["31"]["inputs"] |= ksampler
         return graph
 

@@ -129,7 +129,9 @@ async def test_jobs_tell_completed_and_failed(comfy: Comfy) -> None:
     assert [job["id"] for job in newest["jobs"]] == [failed.prompt_id]
     page = newest["pagination"]
     assert (page["offset"], page["limit"], page["has_more"]) == (0, 1, True)
-    oldest = await comfy.get("/api/jobs", sort_order="asc", limit=1, offset=page["total"] - 1, status="completed,failed")
+    oldest = await comfy.get(
+        "/api/jobs", sort_order="asc", limit=1, offset=page["total"] - 1, status="completed,failed"
+    )
     assert [job["id"] for job in oldest["jobs"]] == [failed.prompt_id]
 
 

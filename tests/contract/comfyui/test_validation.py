@@ -80,11 +80,14 @@ def _compare_run(history: dict[str, Any], expect: dict[str, Any]) -> None:
         assert run["error"]["exception_message"] in failure["exception_message"]
     assert history["outputs"].keys() == expect["outputs"].keys()
     for node_id, output in expect["outputs"].items():
-        images = [{**image, "filename": re.sub(r"\d{5}", "#####", image["filename"])} for image in _images(history, node_id)]
+        images = [
+            {**image, "filename": re.sub(r"\d{5}", "#####", image["filename"])} for image in _images(history, node_id)
+        ]
         assert images == output["images"]
 
 
 def _images(history: dict[str, Any], node_id: str) -> list[dict[str, Any]]:
     return [
-        {key: image[key] for key in ("filename", "subfolder", "type")} for image in history["outputs"][node_id]["images"]
+        {key: image[key] for key in ("filename", "subfolder", "type")}
+        for image in history["outputs"][node_id]["images"]
     ]
