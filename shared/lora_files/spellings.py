@@ -153,7 +153,12 @@ _LUMINA_LAYERS: Mapping[str, tuple[str, ...]] = {
 }
 _LUMINA = _spell_blocks(
     tuple(_Blocks(name, name, _LUMINA_LAYERS, rest=True) for name in ("layers.", "noise_refiner.", "context_refiner.")),
-    {},
+    {
+        "x_embedder": ("all_x_embedder.2-1",),
+        "final_layer.linear": ("all_final_layer.2-1.linear",),
+        "final_layer.adaLN_modulation.1": ("all_final_layer.2-1.adaLN_modulation.1",),
+        **{name: (name,) for name in ("cap_embedder.0", "cap_embedder.1", "t_embedder.mlp.0", "t_embedder.mlp.2")},
+    },
 )
 
 
@@ -172,8 +177,10 @@ def _hunyuan_video(layer: str) -> Sequence[str]:
 
 
 _RESNET = {
+    "in_layers.0": "norm1",
     "in_layers.2": "conv1",
     "emb_layers.1": "time_emb_proj",
+    "out_layers.0": "norm2",
     "out_layers.3": "conv2",
     "skip_connection": "conv_shortcut",
 }
