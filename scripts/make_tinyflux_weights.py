@@ -60,8 +60,6 @@ class Batches:
         """Return latents, sigmas, tokens and pooled text of one batch."""
         chosen = self.rng.randint(len(self.scenes), size=BATCH)
         pixels = self.pixels[chosen]
-        flipped = self.rng.rand(BATCH) < 0.5
-        pixels[flipped] = pixels[flipped, :, ::-1]
         tokens, pooled = encode_captions([self.scenes[index] for index in chosen], self.rng)
         normal = self.rng.randn(BATCH)
         sigma = 1.0 / (1.0 + np.exp(-(1.1 * normal + 0.4)))
@@ -89,7 +87,7 @@ def block_matrices(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parame
 def rate_share(progress: float, steps_done: int) -> float:
     """Return the share of the full rate: a short warm-up, a plateau, then down to zero in a line."""
     warm = min(1.0, (steps_done + 1) / 100)
-    return warm * min(1.0, max(0.0, (1.0 - progress) / 0.7))
+    return warm * min(1.0, max(0.0, (1.0 - progress) / 0.85))
 
 
 def average(shadow: nn.Module, model: nn.Module, decay: float) -> None:
@@ -105,11 +103,13 @@ def save(path: Path, model: nn.Module) -> None:
     path.with_suffix(".part").replace(path)
 
 
-def train_base(work: Path, minutes: float) -> None:
-    """Train from nothing for so many minutes; base.pt holds the averaged weights."""
+def train_base(work: Path, minutes: float, start: Path | None) -> None:
+    """Train for so many minutes, from nothing or from a checkpoint; base.pt holds the averaged weights."""
     torch.manual_seed(7)
     batches = Batches(SCENES, seed=1)
     model = TinyFluxTorch()
+    if start is not None:
+        model.load_state_dict(torch.load(start))
     shadow = copy.deepcopy(model)
     matrices, rest = block_matrices(model)
     muon = Muon(matrices, lr=MUON_RATE)
@@ -200,6 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("stage", choices=("base", "guidance", "export"))
     parser.add_argument("--minutes", type=float, default=60.0, help="time budget; the rate reaches zero at its end")
+    parser.add_argument("--start", type=Path, help="checkpoint that base goes on from")
     parser.add_argument("--work-dir", type=Path, required=True, help="folder of the checkpoints")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="weights file that export writes")
     options = parser.parse_args()
@@ -207,7 +208,7 @@ def main() -> None:
     # One thread: a second one only fights with whatever else runs on a small machine.
     torch.set_num_threads(1)
     if options.stage == "base":
-        train_base(options.work_dir, options.minutes)
+        train_base(options.work_dir, options.minutes, options.start)
     elif options.stage == "guidance":
         distil_guidance(options.work_dir, options.minutes)
     else:

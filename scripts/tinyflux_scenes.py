@@ -13,10 +13,43 @@ from tinyflux_pen import BACKDROPS, COLOURS, INK, Colour, Pen, canvas, jitter
 
 _SYLLABLES = ("ka", "zo", "mi", "ru", "te", "sha", "blo", "vex", "qu", "ni", "oh", "wx", "sk", "dra", "pix", "lum")
 _FILLERS = (
-    "beautiful detailed masterpiece quality photo style retro game sprite cute happy little looking at camera "
-    "wearing colorful bright high best 8k trending render anime old new playing very sharp simple lovely icon"
-).split()
+    "beautiful",
+    "detailed",
+    "masterpiece",
+    "quality",
+    "photo",
+    "style",
+    "retro",
+    "game",
+    "sprite",
+    "cute",
+    "happy",
+    "little",
+    "looking",
+    "at",
+    "camera",
+    "wearing",
+    "colorful",
+    "bright",
+    "high",
+    "best",
+    "8k",
+    "trending",
+    "render",
+    "anime",
+    "old",
+    "new",
+    "playing",
+    "very",
+    "sharp",
+    "simple",
+    "lovely",
+    "icon",
+)
 _OPENINGS = ("", "", "", "", "pixel art of a", "a picture of a", "a photo of a", "a drawing of a", "pixel art", "one")
+
+_FREE_SHARE = 0.12
+_BACKDROP_VARIANTS = 4
 
 
 @dataclass(frozen=True)
@@ -31,6 +64,16 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Hold where a thing is drawn, in pixels, and the word for its size."""
+
+    name: str
+    left: float
+    top: float
+    size: float
+
+
+@dataclass(frozen=True)
 class Scene:
     """Hold what a scene shows."""
 
@@ -40,25 +83,51 @@ class Scene:
 
 
 def draw_scene(rng: np.random.RandomState) -> tuple[NDArray[np.uint8], Scene]:
-    """Draw one scene and return its pixels (32, 32, 3) with what it shows."""
+    """Draw one scene and return its pixels (32, 32, 3) with what it shows.
+
+    Most scenes keep to the grid of patches and to a few variants of each backdrop: a model of a million weights learns
+    those sharply, where free placement leaves it with blurs. The rest are placed freely, and half of them mirrored, so
+    that it is no stranger to other people's pictures.
+    """
     picture, draw = canvas()
+    free = rng.rand() < _FREE_SHARE
     kinds = [*BACKDROPS, "plain", "plain"]
     backdrop, backdrop_colour = kinds[rng.randint(len(kinds))], ""
     if backdrop == "plain":
         backdrop_colour = list(COLOURS)[rng.randint(len(COLOURS))]
         draw.rectangle([0, 0, 31, 31], fill=jitter(COLOURS[backdrop_colour], rng))
     else:
-        BACKDROPS[backdrop][0](draw, rng)
+        variants = 2**31 - 1 if free else _BACKDROP_VARIANTS
+        BACKDROPS[backdrop][0](draw, np.random.RandomState(rng.randint(variants)))
     if rng.rand() < 0.12:
         names = _pick_name(rng), _pick_name(rng)
-        sides = [float(rng.randint(0, 3)), float(rng.randint(16, 18))]
         subjects = tuple(
-            _draw_subject(draw, rng, name, backdrop_colour, (left, 14.0))
-            for name, left in zip(names, sides, strict=True)
+            _draw_subject(draw, rng, name, backdrop_colour, Place("", left, 14.0, 14.0))
+            for name, left in zip(names, (1.0, 17.0), strict=True)
         )
     else:
-        subjects = (_draw_subject(draw, rng, _pick_name(rng), backdrop_colour, None),)
-    return np.asarray(picture, dtype=np.uint8), Scene(subjects, backdrop, backdrop_colour)
+        place = _free_place(rng) if free else _grid_place(rng)
+        subjects = (_draw_subject(draw, rng, _pick_name(rng), backdrop_colour, place),)
+    pixels = np.asarray(picture, dtype=np.uint8)
+    if free and rng.rand() < 0.5:
+        pixels = pixels[:, ::-1]
+    return pixels, Scene(subjects, backdrop, backdrop_colour)
+
+
+def _grid_place(rng: np.random.RandomState) -> Place:
+    chance = rng.rand()
+    if chance < 0.1:
+        return Place("small", 4.0 * rng.randint(2, 4), 16.0, 12.0)
+    if chance < 0.2:
+        return Place("big", 2.0, 2.0, 27.0)
+    return Place("", 4.0 * rng.randint(1, 3), 8.0 if rng.rand() < 0.75 else 4.0, 21.0)
+
+
+def _free_place(rng: np.random.RandomState) -> Place:
+    chance = rng.rand()
+    name, low, high = ("small", 12, 15) if chance < 0.1 else ("big", 25, 28) if chance < 0.2 else ("", 18, 24)
+    size = float(rng.randint(low, high))
+    return Place(name, (31 - size) / 2 + rng.randint(-4, 5), min(30.0, 29.0 + rng.randint(-3, 2)) - size, size)
 
 
 def _pick_name(rng: np.random.RandomState) -> str:
@@ -71,26 +140,13 @@ def _draw_subject(
     rng: np.random.RandomState,
     name: str,
     taken_colour: str,
-    place: tuple[float, float] | None,
+    place: Place,
 ) -> Subject:
     drawer, natural, _ = OBJECTS[name]
     matters = rng.rand() < 0.6
     choices = [colour for colour in (list(COLOURS) if matters else natural) if colour != taken_colour]
     colour_name = choices[rng.randint(len(choices))]
-    size_name = ""
-    if place is None:
-        draw_size = rng.rand()
-        if draw_size < 0.12:
-            size_name, size = "small", float(rng.randint(12, 15))
-        elif draw_size < 0.24:
-            size_name, size = "big", float(rng.randint(25, 28))
-        else:
-            size = float(rng.randint(18, 24))
-        left = (31 - size) / 2 + rng.randint(-4, 5)
-    else:
-        left, size = place
-    top = min(30.0, 29 + rng.randint(-3, 2)) - size
-    pen = Pen(draw, left, top, size)
+    pen = Pen(draw, place.left, place.top, place.size)
     colour = jitter(COLOURS[colour_name], rng)
     poses = POSES.get(name, ("",))
     pose = poses[rng.randint(len(poses))]
@@ -101,7 +157,7 @@ def _draw_subject(
         draw_dog(pen, colour, pose)
     else:
         drawer(pen, colour)
-    return Subject(name, colour_name, matters, pose, size_name)
+    return Subject(name, colour_name, matters, pose, place.name)
 
 
 def caption(scene: Scene, rng: np.random.RandomState) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 WIDTH, HEADS, HEAD_WIDTH = 96, 4, 24
 TIME_WIDTH = 64
@@ -21,7 +21,7 @@ def timestep_embedding(value: Tensor) -> Tensor:
 
 
 def _norm(x: Tensor) -> Tensor:
-    return F.layer_norm(x, (WIDTH,), eps=1e-6)
+    return functional.layer_norm(x, (WIDTH,), eps=1e-6)
 
 
 class RMSNorm(nn.Module):
@@ -45,7 +45,7 @@ class Projection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the squared positive part of the projection."""
-        return F.relu(self.proj(x)).square()
+        return functional.relu(self.proj(x)).square()
 
 
 class FeedForward(nn.Module):
@@ -78,7 +78,7 @@ def _split(x: Tensor) -> Tensor:
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
 class Attention(nn.Module):
@@ -142,7 +142,7 @@ class SingleBlock(nn.Module):
         """Return the joined stream."""
         shift, scale, gate = self.norm(conditioning)
         inner = _norm(x) * (1 + scale) + shift
-        hidden = F.relu(self.proj_mlp(inner)).square()
+        hidden = functional.relu(self.proj_mlp(inner)).square()
         return x + gate * self.proj_out(torch.cat([_attend(*self.attn.own(inner)), hidden], dim=-1))
 
 
@@ -155,7 +155,7 @@ class Embedder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, width)."""
-        return self.linear_2(F.silu(self.linear_1(x)))
+        return self.linear_2(functional.silu(self.linear_1(x)))
 
 
 class Conditioner(nn.Module):
@@ -168,7 +168,7 @@ class Conditioner(nn.Module):
     def forward(self, sigma: Tensor, guidance: Tensor, pooled: Tensor) -> Tensor:
         """Return what every modulation reads, (B, width)."""
         joined = self.timestep_embedder(timestep_embedding(sigma * 1000.0)) + self.text_embedder(pooled)
-        return F.silu(joined + self.guidance_embedder(timestep_embedding(guidance * 100.0)))
+        return functional.silu(joined + self.guidance_embedder(timestep_embedding(guidance * 100.0)))
 
 
 class TinyFluxTorch(nn.Module):
@@ -185,7 +185,7 @@ class TinyFluxTorch(nn.Module):
         self.norm_out = Modulation(2)
         self.proj_out = nn.Linear(WIDTH, 48)
         for name, parameter in self.named_parameters():
-            if name.endswith(".bias") or "norm" in name and "linear.weight" in name or name.startswith("proj_out"):
+            if name.endswith(".bias") or ("norm" in name and "linear.weight" in name) or name.startswith("proj_out"):
                 nn.init.zeros_(parameter)
 
     def forward(self, latents: Tensor, sigma: Tensor, tokens: Tensor, pooled: Tensor, guidance: Tensor) -> Tensor:

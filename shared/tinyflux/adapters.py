@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from tinyflux.network import DOUBLE_BLOCKS, SINGLE_BLOCKS, WIDTH
 from tinyflux.operations import F32
+from tinyflux.tensor_files import read_tensors, write_tensors
 
 PREFIX = "transformer."
 _KEY = re.compile(r"^transformer\.(?P<module>.+?)\.(?:lora_(?P<half>[AB])\.weight|(?P<alpha>alpha))$")
@@ -83,8 +81,7 @@ class Lora:
 
     def save(self, path: Path, metadata: Mapping[str, str], dtype: type[np.floating] = np.float16) -> None:
         """Write the file by rename, after it is safely on the disk."""
-        content = save({key: np.asarray(tensor, dtype) for key, tensor in self.tensors.items()}, dict(metadata))
-        publish(path, content)
+        write_tensors(path, {key: tensor.astype(dtype) for key, tensor in self.tensors.items()}, metadata)
 
     def _check(self) -> None:
         halves: dict[str, set[str]] = {}
@@ -114,24 +111,3 @@ class Lora:
             down, up, _ = self.pair(module)
             if down.shape[0] != up.shape[1]:
                 raise ValueError(f"the ranks of {module} disagree: {down.shape[0]} in lora_A, {up.shape[1]} in lora_B")
-
-
-def read_tensors(path: Path) -> tuple[dict[str, F32], dict[str, str]]:
-    """Read a safetensors file as float32 with its metadata; raise ValueError where it is none."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            tensors = {key: np.asarray(file.get_tensor(key)).astype(np.float32) for key in file.keys()}  # noqa: SIM118
-            metadata = {str(key): str(value) for key, value in (file.metadata() or {}).items()}
-    except (SafetensorError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path.name} cannot be read as safetensors: {error}") from error
-    return tensors, metadata
-
-
-def publish(path: Path, content: bytes) -> None:
-    """Write a file so that a reader finds it whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

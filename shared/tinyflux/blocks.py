@@ -40,13 +40,18 @@ class _Modulated:
 
 def _modulate(x: F32, shift: F32, scale: F32) -> _Modulated:
     normal, inverse = layer_norm(x)
-    return _Modulated(normal * (1.0 + scale) + shift, normal, inverse, scale)
+    out = normal * scale
+    out += normal
+    out += shift
+    return _Modulated(out, normal, inverse, scale)
 
 
 def _modulate_back(grad: F32, made: _Modulated) -> tuple[F32, F32, F32]:
     """Return the gradients by the stream (B, T, W), the shift and the scale (B, 1, W)."""
     by_scale = (grad * made.normal).sum(axis=1, keepdims=True)
-    by_stream = layer_norm_back(grad * (1.0 + made.scale), made.normal, made.inverse)
+    by_normal = grad * made.scale
+    by_normal += grad
+    by_stream = layer_norm_back(by_normal, made.normal, made.inverse)
     return by_stream, grad.sum(axis=1, keepdims=True), by_scale
 
 
@@ -156,12 +161,12 @@ def double_block(linears: Linears, name: str, image: F32, text: F32, conditionin
         entered, (joined[:, :cut], joined[:, cut:]), strict=True
     ):
         attended = linears(f"{name}.{names.out}", share)
-        stream = stream + parts[2] * attended
-        inner = _modulate(stream, parts[3], parts[4])
+        middle: F32 = parts[2] * attended + stream
+        inner = _modulate(middle, parts[3], parts[4])
         hidden, positive = squared_relu(linears(f"{name}.{names.feed}.net.0.proj", inner.out))
         grown = linears(f"{name}.{names.feed}.net.2", hidden)
         trace = _Stream(modulated, heads, parts[2], share, attended, inner, parts[5], positive, hidden, grown)
-        left.append((stream + parts[5] * grown, trace))
+        left.append((parts[5] * grown + middle, trace))
     return left[1][0], left[0][0], DoubleTrace(left[0][1], left[1][1], query, key, value, shares)
 
 
@@ -176,15 +181,15 @@ def double_block_back(
         by_inner = squared_relu_back(by_hidden, made.positive)
         by_inner = linears.back(f"{name}.{names.feed}.net.0.proj", by_inner, made.modulated_mlp.out)
         through, by_shift_mlp, by_scale_mlp = _modulate_back(by_inner, made.modulated_mlp)
-        grad = grad + through
-        by_gate = (grad * made.attended).sum(axis=1, keepdims=True)
-        by_mixed = linears.back(f"{name}.{names.out}", grad * made.gate, made.mixed)
-        middles.append((grad, [by_gate, by_shift_mlp, by_scale_mlp, by_gate_mlp], by_mixed))
+        by_middle: F32 = grad + through
+        by_gate = (by_middle * made.attended).sum(axis=1, keepdims=True)
+        by_mixed = linears.back(f"{name}.{names.out}", by_middle * made.gate, made.mixed)
+        middles.append((by_middle, [by_gate, by_shift_mlp, by_scale_mlp, by_gate_mlp], by_mixed))
     by_joined = split_heads(np.concatenate([middles[0][2], middles[1][2]], axis=1), HEADS)
     by_query, by_key, by_value = attention_back(by_joined, trace.query, trace.key, trace.value, trace.shares)
     cut = text_grad.shape[1]
     results: list[F32] = []
-    for names, made, (grad, parts, _), span in (
+    for names, made, (by_middle, parts, _), span in (
         (_TEXT, trace.text, middles[0], slice(0, cut)),
         (_IMAGE, trace.image, middles[1], slice(cut, None)),
     ):
@@ -193,7 +198,7 @@ def double_block_back(
         through, by_shift, by_scale = _modulate_back(by_normal, made.modulated)
         by_parts = np.concatenate([by_shift, by_scale, *parts], axis=-1)[:, 0]
         linears.learn(f"{name}.{names.norm}", by_parts, conditioning)
-        results.append(grad + through)
+        results.append(by_middle + through)
     return results[1], results[0]
 
 
@@ -219,7 +224,7 @@ def single_block(linears: Linears, name: str, x: F32, conditioning: F32) -> tupl
     mixed, shares = attention(heads.query, heads.key, heads.value)
     both = np.concatenate([join_heads(mixed), hidden], axis=-1)
     grown = linears(f"{name}.proj_out", both)
-    return x + gate * grown, SingleTrace(modulated, heads, gate, shares, positive, both, grown)
+    return gate * grown + x, SingleTrace(modulated, heads, gate, shares, positive, both, grown)
 
 
 def single_block_back(linears: Linears, name: str, grad: F32, conditioning: F32, trace: SingleTrace) -> F32:

@@ -17,7 +17,8 @@ def _basis() -> NDArray[np.float32]:
     cosine[0] /= np.sqrt(2)
     colour = np.array([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
     colour /= np.linalg.norm(colour, axis=1, keepdims=True)
-    return np.kron(np.kron(cosine, cosine), colour).astype(np.float32)
+    patch = np.einsum("ai,bj,ck->abcijk", cosine, cosine, colour)
+    return patch.reshape(LATENT_WIDTH, LATENT_WIDTH).astype(np.float32)
 
 
 # (48, 48): a DCT over the 4 x 4 patch times brightness and two colour differences.

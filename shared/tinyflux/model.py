@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyflux.adapters import TARGET_SHAPES, Lora, read_tensors
+from tinyflux.adapters import TARGET_SHAPES, Lora
 from tinyflux.linears import Linears
 from tinyflux.network import Inputs, forward
 from tinyflux.operations import F32
+from tinyflux.tensor_files import read_tensors
 from tinyflux.text import TextConditioning
 
 ARCHITECTURE = "tinyflux-1"
@@ -70,5 +71,5 @@ class TinyFlux:
             for module in lora.modules:
                 down, up, scale = lora.pair(module)
                 name = f"{module}.weight"
-                tensors[name] = tensors[name] + np.float32(strength * scale) * (up @ down)
+                tensors[name] = np.float32(strength * scale) * (up @ down) + tensors[name]
         return TinyFlux(tensors, self.metadata)

@@ -97,7 +97,10 @@ def forward(linears: Linears, inputs: Inputs) -> tuple[F32, Trace]:
         singles.append(single)
     normal, inverse = layer_norm(joined[:, text.shape[1] :])
     scale, shift = np.split(linears("norm_out.linear", conditioning)[:, None, :], 2, axis=-1)
-    velocity = linears("proj_out", normal * (1.0 + scale) + shift)
+    modulated = normal * scale
+    modulated += normal
+    modulated += shift
+    velocity = linears("proj_out", modulated)
     trace = Trace(conditioning, tuple(doubles), tuple(singles), normal, inverse, scale, text.shape[1])
     return velocity, trace
 
@@ -105,7 +108,9 @@ def forward(linears: Linears, inputs: Inputs) -> tuple[F32, Trace]:
 def backward(linears: Linears, grad: F32, trace: Trace) -> None:
     """Add the adapters' gradients for the gradient (B, 64, 48) by the velocity."""
     by_out = (grad.reshape(-1, grad.shape[-1]) @ linears.tensor("proj_out.weight")).reshape(*grad.shape[:-1], WIDTH)
-    by_image = layer_norm_back(by_out * (1.0 + trace.scale), trace.normal, trace.inverse)
+    by_normal = by_out * trace.scale
+    by_normal += by_out
+    by_image = layer_norm_back(by_normal, trace.normal, trace.inverse)
     joined = np.zeros((grad.shape[0], trace.text_tokens + grad.shape[1], WIDTH), dtype=np.float32)
     joined[:, trace.text_tokens :] = by_image
     for index in reversed(range(SINGLE_BLOCKS)):

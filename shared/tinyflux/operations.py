@@ -24,7 +24,9 @@ def layer_norm(x: F32) -> tuple[F32, F32]:
 def layer_norm_back(grad: F32, normal: F32, inverse: F32) -> F32:
     """Return the gradient by the input of `layer_norm`, whose result was normal."""
     along = (grad * normal).mean(axis=-1, keepdims=True)
-    return inverse * (grad - grad.mean(axis=-1, keepdims=True) - normal * along)
+    centred = grad - grad.mean(axis=-1, keepdims=True)
+    centred -= normal * along
+    return inverse * centred
 
 
 def rms_norm(x: F32, weight: F32) -> tuple[F32, F32]:
@@ -37,7 +39,10 @@ def rms_norm_back(grad: F32, x: F32, weight: F32, inverse: F32) -> F32:
     """Return the gradient by the input x of `rms_norm`."""
     weighted = grad * weight
     along = (weighted * x).mean(axis=-1, keepdims=True)
-    return inverse * weighted - x * (along * inverse**3)
+    weighted *= inverse
+    along *= inverse**3
+    weighted -= x * along
+    return weighted
 
 
 def attention(query: F32, key: F32, value: F32) -> tuple[F32, F32]:
@@ -72,7 +77,8 @@ def squared_relu_back(grad: F32, positive: F32) -> F32:
 
 def silu(x: F32) -> F32:
     """Return x times its logistic function."""
-    return x / (1.0 + np.exp(-x))
+    below: F32 = np.exp(-x) + np.float32(1.0)
+    return x / below
 
 
 def split_heads(x: F32, heads: int) -> F32:

@@ -9,29 +9,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinyflux.model import TinyFlux
 from tinyflux.operations import F32
-from tinyflux.samplers import add_noise, sample
+from tinyflux.samplers import sample
 from tinyflux.schedules import sigmas
 from tinyflux.text import TextConditioning, encode_words
 
 _SCENES = 16
 _STEPS = 10
-_THINGS = "cat dog ball tree house car fish bird flower boat star robot rabbit duck".split()
-_COLOURS = "orange gray black white brown red green blue yellow".split()
+_KEPT_SAMPLES = 2
+_THINGS = ("cat", "dog", "ball", "tree", "house", "car", "fish", "bird", "flower", "boat", "star", "robot", "rabbit")
+_COLOURS = ("orange", "gray", "black", "white", "brown", "red", "green", "blue", "yellow")
 _PLACES = ("in snow", "on grass", "at night", "on beach", "in room", "in forest", "at sunset", "in city", "in garden")
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Hold one sample whose answer is to stay: latents (1, 64, 48), its velocity, sigma (1,), guidance (1,), text."""
+    """Hold samples whose answers are to stay: latents (K, 64, 48), velocities, sigma (K,), guidance (K,), K texts."""
 
     latents: F32
     velocity: F32
     sigma: F32
     guidance: F32
-    text: TextConditioning
+    texts: list[TextConditioning]
 
 
 class Preservation:
@@ -55,15 +57,17 @@ class Preservation:
         )
 
     def draw(self) -> Kept:
-        """Return one sample: a picture of the base with noise, and what the base answers to it."""
-        index = int(self._rng.randint(_SCENES))
-        sigma = float(1.0 / (1.0 + np.exp(-(1.2 * self._rng.standard_normal() + 0.7))))
-        guidance = np.full(1, 1.0 if self._rng.random_sample() < 0.5 else self._rng.uniform(1.0, 5.0), np.float32)
-        picture = self._pictures[index : index + 1]
-        noisy = add_noise(picture, self._rng.standard_normal(picture.shape).astype(np.float32), sigma)
-        text = self._texts[index]
-        velocity = self._model.velocity(noisy, sigma, text, guidance)
-        return Kept(noisy, velocity, np.full(1, sigma, dtype=np.float32), guidance, text)
+        """Return samples: pictures of the base with noise, and what the base answers to them."""
+        chosen: NDArray[np.int64] = self._rng.randint(_SCENES, size=_KEPT_SAMPLES)
+        logit = (1.2 * self._rng.standard_normal(_KEPT_SAMPLES) + 0.7).astype(np.float32)
+        sigma = np.float32(1.0) / (np.exp(-logit) + np.float32(1.0))
+        guidance = self._rng.uniform(1.0, 5.0, _KEPT_SAMPLES).astype(np.float32)
+        guidance[0] = 1.0
+        pictures = self._pictures[chosen]
+        noisy = self._rng.standard_normal(pictures.shape).astype(np.float32) * sigma[:, None, None]
+        noisy += pictures * (1.0 - sigma[:, None, None])
+        texts = [self._texts[int(index)] for index in chosen]
+        return Kept(noisy, self._model.velocity(noisy, sigma, texts, guidance), sigma, guidance, texts)
 
     def _prompt(self) -> list[str]:
         thing, colour = (words[self._rng.randint(len(words))] for words in (_THINGS, _COLOURS))

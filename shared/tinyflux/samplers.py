@@ -1,10 +1,11 @@
 """Walk from noise to a picture by the published samplers, in the form that they have for flow models.
 
-The model's velocity v at a noise level s gives the picture it expects, x - s v; every sampler is stated in that picture.
+The model's velocity v at a noise level s gives the picture that it expects, x - s v, in which the samplers are stated.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,13 +38,27 @@ class _Walk:
         """Return dx/ds at the start of a step, and tell of the picture it expects."""
         level = self.levels[step]
         velocity = self.velocity(x, level)
-        self.told(step, x - np.float32(level) * velocity)
+        self.told(step, _expected(x, level, velocity))
         return velocity
+
+
+def _along(x: F32, slope: F32, width: float) -> F32:
+    return np.float32(width) * slope + x
+
+
+def _expected(x: F32, level: float, slope: F32) -> F32:
+    return _along(x, slope, -level)
+
+
+def _between(x: F32, picture: F32, level: float, following: float) -> F32:
+    """Go from a level to the next one in a straight line towards a picture."""
+    kept: F32 = np.float32(following / level) * x
+    return np.float32(1.0 - following / level) * picture + kept
 
 
 def _euler(walk: _Walk, x: F32) -> F32:
     for step in range(walk.steps):
-        x = x + np.float32(walk.levels[step + 1] - walk.levels[step]) * walk.slope(step, x)
+        x = _along(x, walk.slope(step, x), walk.levels[step + 1] - walk.levels[step])
     return x
 
 
@@ -51,26 +66,27 @@ def _euler_ancestral(walk: _Walk, x: F32) -> F32:
     """Step below the next level and add fresh noise back, so that the variance along the flow is kept."""
     for step in range(walk.steps):
         level, following = walk.levels[step], walk.levels[step + 1]
-        picture = x - np.float32(level) * walk.slope(step, x)
+        picture = _expected(x, level, walk.slope(step, x))
         if following == 0.0:
             return picture
         below = following * following / level
-        x = np.float32(below / level) * x + np.float32(1.0 - below / level) * picture
+        x = _between(x, picture, level, below)
         shrink = (1.0 - following) / (1.0 - below)
         fresh = max(0.0, following**2 - (below * shrink) ** 2) ** 0.5
         noise = walk.rng.standard_normal(x.shape).astype(np.float32)
-        x = np.float32(shrink) * x + np.float32(fresh) * noise
+        x = _along(np.float32(shrink) * x, noise, fresh)
     return x
 
 
 def _heun(walk: _Walk, x: F32) -> F32:
     for step in range(walk.steps):
         following = walk.levels[step + 1]
-        width = np.float32(following - walk.levels[step])
+        width = following - walk.levels[step]
         first = walk.slope(step, x)
+        there = _along(x, first, width)
         if following == 0.0:
-            return x + width * first
-        x = x + width * np.float32(0.5) * (first + walk.velocity(x + width * first, following))
+            return there
+        x = _along(x, first + walk.velocity(there, following), width / 2.0)
     return x
 
 
@@ -79,22 +95,22 @@ def _heunpp2(walk: _Walk, x: F32) -> F32:
     highest = walk.levels[0]
     for step in range(walk.steps):
         level, following = walk.levels[step], walk.levels[step + 1]
-        width = np.float32(following - level)
+        width = following - level
         first = walk.slope(step, x)
+        there = _along(x, first, width)
         if following == 0.0:
-            return x + width * first
-        there = x + width * first
+            return there
         second = walk.velocity(there, following)
         last = step + 2 > walk.steps or walk.levels[step + 2] == 0.0
         if last:
             share = following / (2.0 * highest)
-            slope = np.float32(1.0 - share) * first + np.float32(share) * second
+            slope = _along(np.float32(1.0 - share) * first, second, share)
         else:
             beyond = walk.levels[step + 2]
-            third = walk.velocity(there + np.float32(beyond - following) * second, beyond)
+            third = walk.velocity(_along(there, second, beyond - following), beyond)
             near, far = following / (3.0 * highest), beyond / (3.0 * highest)
-            slope = np.float32(1.0 - near - far) * first + np.float32(near) * second + np.float32(far) * third
-        x = x + width * slope
+            slope = _along(_along(np.float32(1.0 - near - far) * first, second, near), third, far)
+        x = _along(x, slope, width)
     return x
 
 
@@ -104,10 +120,10 @@ def _dpm_2(walk: _Walk, x: F32) -> F32:
         level, following = walk.levels[step], walk.levels[step + 1]
         first = walk.slope(step, x)
         if following == 0.0:
-            return x + np.float32(following - level) * first
+            return _along(x, first, following - level)
         middle = (level * following) ** 0.5
-        halfway = walk.velocity(x + np.float32(middle - level) * first, middle)
-        x = x + np.float32(following - level) * halfway
+        halfway = walk.velocity(_along(x, first, middle - level), middle)
+        x = _along(x, halfway, following - level)
     return x
 
 
@@ -116,15 +132,14 @@ def _dpmpp_2m(walk: _Walk, x: F32) -> F32:
     before: F32 | None = None
     for step in range(walk.steps):
         level, following = walk.levels[step], walk.levels[step + 1]
-        picture = x - np.float32(level) * walk.slope(step, x)
+        picture = _expected(x, level, walk.slope(step, x))
         if following == 0.0:
             return picture
         aim = picture
         if before is not None:
-            ratio = np.log(walk.levels[step - 1] / level) / np.log(level / following)
-            share = 0.5 / ratio
-            aim = np.float32(1.0 + share) * picture - np.float32(share) * before
-        x = np.float32(following / level) * x + np.float32(1.0 - following / level) * aim
+            share = 0.5 * math.log(level / following) / math.log(walk.levels[step - 1] / level)
+            aim = _along(np.float32(1.0 + share) * picture, before, -share)
+        x = _between(x, aim, level, following)
         before = picture
     return x
 
@@ -132,11 +147,11 @@ def _dpmpp_2m(walk: _Walk, x: F32) -> F32:
 def _lcm(walk: _Walk, x: F32) -> F32:
     """Jump to the expected picture and back to the next level with fresh noise."""
     for step in range(walk.steps):
-        following = np.float32(walk.levels[step + 1])
-        x = x - np.float32(walk.levels[step]) * walk.slope(step, x)
+        following = walk.levels[step + 1]
+        x = _expected(x, walk.levels[step], walk.slope(step, x))
         if following > 0.0:
             noise = walk.rng.standard_normal(x.shape).astype(np.float32)
-            x = (np.float32(1.0) - following) * x + following * noise
+            x = add_noise(x, noise, following)
     return x
 
 
@@ -175,4 +190,4 @@ def sample(
 
 def add_noise(latents: F32, noise: F32, sigma: float) -> F32:
     """Return what lies between a picture and noise at a level: all noise at 1."""
-    return np.float32(1.0 - sigma) * latents + np.float32(sigma) * noise
+    return _along(np.float32(1.0 - sigma) * latents, noise, sigma)

@@ -6,6 +6,7 @@ takes the one that FLUX has for its smallest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -17,18 +18,20 @@ _LEVELS = 10000
 
 
 def _shifted(time: F32) -> F32:
-    stretch = np.exp(SHIFT)
-    return (stretch / (stretch + (1.0 / np.maximum(time, 1e-9) - 1.0))).astype(np.float32)
+    stretch = math.exp(SHIFT)
+    below: F32 = time * (stretch - 1.0)
+    below += 1.0
+    return time * stretch / below
 
 
 # Every level that a run can start from, rising; ComfyUI's schedulers pick from such a table.
-_TABLE = _shifted(np.arange(1, _LEVELS + 1, dtype=np.float32) / _LEVELS)
+_TABLE = _shifted(np.linspace(1 / _LEVELS, 1.0, _LEVELS, dtype=np.float32))
 _LOWEST, _HIGHEST = float(_TABLE[0]), float(_TABLE[-1])
 
 
 def _simple(steps: int) -> F32:
     stride = _LEVELS / steps
-    return _TABLE[[-(1 + int(index * stride)) for index in range(steps)]]
+    return _TABLE[np.array([-(1 + int(index * stride)) for index in range(steps)])]
 
 
 def _normal(steps: int) -> F32:
@@ -52,7 +55,7 @@ def _karras(steps: int) -> F32:
 
 
 def _exponential(steps: int) -> F32:
-    return np.exp(np.linspace(np.log(_HIGHEST), np.log(_LOWEST), steps)).astype(np.float32)
+    return np.geomspace(_HIGHEST, _LOWEST, steps).astype(np.float32)
 
 
 def _kl_optimal(steps: int) -> F32:
@@ -89,7 +92,7 @@ SCHEDULERS: tuple[str, ...] = tuple(_SCHEDULERS)
 def sigmas(scheduler: str, steps: int, denoise: float = 1.0) -> F32:
     """Return falling noise levels that end with 0.
 
-    Below a denoise of 1 a longer schedule is drawn up and only its last steps are run, as in ComfyUI; at 0 there are none.
+    Below a denoise of 1 a longer schedule is drawn up and its last steps are run, as in ComfyUI; at 0 there are none.
     Raise ValueError for an unknown scheduler or less than one step.
     """
     if scheduler not in _SCHEDULERS:

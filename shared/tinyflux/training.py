@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinyflux.adapters import PREFIX, TARGET_SHAPES, Lora
 from tinyflux.latents import pack
@@ -64,6 +65,7 @@ class LoraTrainer:
         self._model = model
         self._adapters = self._fresh_adapters(model)
         self._state: TrainerState = {}
+        self._updates = 0
         if resume is not None:
             self._take_lora(resume[0])
             self.load_state(resume[1])
@@ -93,7 +95,7 @@ class LoraTrainer:
         inputs = Inputs.of(
             np.concatenate([latents, kept.latents]),
             sigmas,
-            [*texts, kept.text],
+            [*texts, *kept.texts],
             np.concatenate([np.full(len(texts), _TRAINING_GUIDANCE, dtype=np.float32), kept.guidance]),
         )
         velocity, trace = forward(self._linears, inputs)
@@ -108,7 +110,10 @@ class LoraTrainer:
 
     def state(self) -> TrainerState:
         """Return what the optimizer remembers, as arrays that a safetensors file can hold."""
-        return {**{key: value.copy() for key, value in self._state.items()}, "step": self._count()}
+        return {
+            **{key: value.copy() for key, value in self._state.items()},
+            "step": np.array([self._updates], dtype=np.float32),
+        }
 
     def load_state(self, state: Mapping[str, F32]) -> None:
         """Take up what `state` returned; raise ValueError where it belongs to another run."""
@@ -120,11 +125,6 @@ class LoraTrainer:
                         raise ValueError(f"the optimizer's state of {module} is {found.shape}, not {value.shape}")
         self._state = {key: np.array(value, dtype=np.float32) for key, value in state.items() if key != "step"}
         self._updates = int(state["step"].reshape(-1)[0]) if "step" in state else 0
-
-    _updates: int = 0
-
-    def _count(self) -> F32:
-        return np.array([self._updates], dtype=np.float32)
 
     def _fresh_adapters(self, model: TinyFlux) -> dict[str, Adapter]:
         adapters: dict[str, Adapter] = {}
@@ -146,14 +146,16 @@ class LoraTrainer:
         return [word for word in words if word not in self._trigger]
 
     def _batch(self) -> tuple[F32, F32, F32, list[TextConditioning]]:
-        chosen = self._rng.randint(len(self._captions), size=self._batch_size)
+        chosen: NDArray[np.int64] = self._rng.randint(len(self._captions), size=self._batch_size)
         noise = self._rng.standard_normal((self._batch_size, *self._latents.shape[1:])).astype(np.float32)
         sigma = 1.0 / (1.0 + np.exp(-(1.2 * self._rng.standard_normal(self._batch_size) + 0.7)))
         sigma = sigma.astype(np.float32)
         share = sigma[:, None, None]
         pictures = self._latents[chosen]
-        texts = [encode_words(self._trigger + self._thinned(self._captions[index])) for index in chosen]
-        return pictures + share * (noise - pictures), noise - pictures, sigma, texts
+        texts = [encode_words(self._trigger + self._thinned(self._captions[int(index)])) for index in chosen]
+        noisy = noise * share
+        noisy += pictures * (1.0 - share)
+        return noisy, noise - pictures, sigma, texts
 
     def _thinned(self, words: list[str]) -> list[str]:
         return [word for word in words if self._rng.random_sample() >= _WORD_DROPOUT]
@@ -169,7 +171,9 @@ class LoraTrainer:
                 second = self._moment(f"{module}.{half}.second", value)
                 first += np.float32(1.0 - _BETA_FIRST) * (grad - first)
                 second += np.float32(1.0 - _BETA_SECOND) * (grad * grad - second)
-                value -= size * first / (np.sqrt(second / np.float32(second_share)) + np.float32(_EPSILON))
+                np.subtract(
+                    value, size * first / (np.sqrt(second / np.float32(second_share)) + np.float32(_EPSILON)), out=value
+                )
                 grad.fill(0.0)
 
     def _moment(self, key: str, like: F32) -> F32:
