@@ -35,13 +35,13 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """Recognise a failure: `reason` is a template over the pattern's groups; `near` must appear in the log's end."""
+    """Recognise a failure: `reason` is a template over the pattern's groups; one of `near` must stand in the log."""
 
     kind: FailureKind
     pattern: re.Pattern[str]
     reason: str
     hint: str
-    near: str = ""
+    near: tuple[str, ...] = ("",)
 
 
 _RULES: tuple[_Rule, ...] = (
@@ -79,7 +79,8 @@ _RULES: tuple[_Rule, ...] = (
         re.compile(r"No such file or directory: '(?P<path>[^']+)'"),
         "The dataset {path} does not exist where the trainer runs.",
         "Use the absolute path that upload-dataset or list-datasets answers as dataset_path.",
-        near="data_loader",
+        # AI Toolkit's module and the embedded engine's function, as a traceback names them.
+        near=("data_loader", "load_datasets"),
     ),
     _Rule(
         "bad_model_path",
@@ -99,6 +100,12 @@ _RULES: tuple[_Rule, ...] = (
     ),
     _Rule(
         "bad_config",
+        re.compile(r"(?P<message>the embedded engine (?:trains|runs) .+)"),
+        "The training was refused: {message}.",
+        "Create the config again with what the message names.",
+    ),
+    _Rule(
+        "bad_config",
         re.compile(
             r"(?P<message>config file must have [^\n]+|config file error\. [^\n]+"
             r"|Environment variable \S+ not set\.[^\n]*|Could not find config file [^\n]+)"
@@ -108,7 +115,7 @@ _RULES: tuple[_Rule, ...] = (
     ),
     _Rule(
         "checkpoint_mismatch",
-        re.compile(r"size mismatch for|shape mismatch"),
+        re.compile(r"size mismatch for|shape mismatch|the LoRA to go on from has rank"),
         "The output folder holds a checkpoint of another rank or architecture, from which the trainer tried to resume.",
         "Give the config a new name, or delete the old model.",
     ),
@@ -162,7 +169,7 @@ def read_failure(text: str) -> Failure | None:
     for where in (message, text[text.rfind("Traceback (most recent call last)") :] if "Traceback" in text else ""):
         for rule in _RULES:
             match = rule.pattern.search(where)
-            if match and rule.near in text:
+            if match and any(word in text for word in rule.near):
                 return Failure(rule.kind, _reason(rule, match), rule.hint, message)
     return Failure("unknown", f"The trainer failed: {_one_line(message)}", _UNKNOWN_HINT, message)
 
