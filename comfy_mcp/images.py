@@ -1,0 +1,188 @@
+"""Pictures: those that jobs made, under addresses of our own, and those that callers send for LoadImage."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+
+import anyio
+import httpx
+from anyio import to_thread
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from comfy_mcp.engines.comfyui import ComfyUI
+from comfy_mcp.engines.comfyui_history import OutputFile
+from comfy_mcp.engines.selection import Selected
+from comfy_mcp.job_store import JobFile, JobRecord
+from comfy_mcp.jobs import Jobs
+from mcp_toolserver.errors import BackendRejected, InvalidArguments, NotFound
+from mcp_toolserver.files import safe_relative
+
+_PASSED_ON = ("range", "if-range", "if-none-match", "if-modified-since")
+_PASSED_BACK = ("content-length", "content-range", "accept-ranges", "etag", "last-modified")
+# What a browser may show in place; anything else (HTML, SVG with scripts) is only for saving.
+_SHOWN = ("image/png", "image/jpeg", "image/webp", "image/gif", "video/", "audio/")
+_IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageLink:
+    """Where a caller gets a picture, and how large it is in pixels (None for videos)."""
+
+    id: str
+    url: str
+    width: int | None
+    height: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredImage:
+    """An uploaded image: the name that LoadImage takes, and its size in pixels and bytes."""
+
+    name: str
+    width: int
+    height: int
+    size_bytes: int
+
+
+class Images:
+    """Serve what jobs made and take what callers send."""
+
+    def __init__(self, comfyui: ComfyUI, jobs: Jobs, selected: Callable[[], Awaitable[Selected]]) -> None:
+        self._comfyui = comfyui
+        self._jobs = jobs
+        self._selected = selected
+
+    def routes(self) -> list[BaseRoute]:
+        """Return `/images/{image_id}` and `/previews/{job_id}`."""
+        return [
+            Route("/images/{image_id}", self.serve, methods=["GET"]),
+            Route("/previews/{job_id}", self.preview, methods=["GET"]),
+        ]
+
+    async def links(self, record: JobRecord, base_url: str) -> list[ImageLink]:
+        """Return links to the pictures of a job; without an address of ours (stdio), ComfyUI's own serve."""
+        return [
+            ImageLink(
+                id=_image_id(record, index),
+                url=f"{base_url}/images/{_image_id(record, index)}"
+                if base_url
+                else await self._comfyui.view_url(_output(file)),
+                width=file.width,
+                height=file.height,
+            )
+            for index, file in enumerate(record.files)
+        ]
+
+    async def serve(self, request: Request) -> Response:
+        """Pass a picture on from ComfyUI, with ranges and conditions, holding no more than a piece of it."""
+        image_id = request.path_params["image_id"]
+        file = await self._find(image_id)
+        wanted = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
+        answer = await self._comfyui.open_file(_output(file), {**wanted, "accept-encoding": "identity"})
+        if answer.status_code in {400, 403, 404}:
+            await answer.aclose()
+            raise NotFound(
+                f"ComfyUI no longer has the file of the picture `{image_id}`.",
+                hint="Generate it again with the same seed.",
+                details={"image_id": image_id, "filename": file.filename},
+            )
+        if answer.status_code not in {200, 206, 304, 416}:
+            await answer.aclose()
+            raise BackendRejected(f"ComfyUI answered the request for a picture with {answer.status_code}.")
+        headers = {name: answer.headers[name] for name in _PASSED_BACK if name in answer.headers}
+        media_type = answer.headers.get("content-type", "application/octet-stream")
+        shown = media_type.startswith(_SHOWN)
+        headers |= {
+            "content-type": media_type if shown else "application/octet-stream",
+            "content-disposition": f'{"inline" if shown else "attachment"}; filename="{image_id}{_suffix(file)}"',
+            "x-content-type-options": "nosniff",
+            "cache-control": "private, max-age=0",
+        }
+        if request.method == "HEAD" or answer.status_code in {304, 416}:
+            await answer.aclose()
+            return Response(status_code=answer.status_code, headers=headers)
+        return StreamingResponse(_pieces(answer), answer.status_code, headers)
+
+    async def preview(self, request: Request) -> Response:
+        """Answer with the latest picture of the work in progress."""
+        job_id = request.path_params["job_id"]
+        preview = self._jobs.preview(job_id)
+        if preview is None:
+            raise NotFound(
+                f"There is no preview of the job `{job_id}`.",
+                hint="Previews exist while a job runs; `get-job` has the finished pictures.",
+                details={"job_id": job_id},
+            )
+        return Response(preview.image, media_type=preview.mime_type, headers={"cache-control": "no-store"})
+
+    async def upload(self, filename: str, content: bytes, *, overwrite: bool = False) -> StoredImage:
+        """Store a picture where LoadImage finds it; the name that it got may differ from the one it was sent under."""
+        name = safe_relative(filename)
+        if len(name.parts) > 1:
+            raise InvalidArguments(
+                f"`filename` is {filename!r}: it names a folder.",
+                hint=f"Send the plain name `{name.name}`.",
+                details={"field": "filename", "value": filename},
+            )
+        width, height = await to_thread.run_sync(partial(_inspect, content, filename))
+        stored = await self._comfyui.upload_image(name.name, content, overwrite=overwrite)
+        return StoredImage(name=stored.reference, width=width, height=height, size_bytes=len(content))
+
+    async def _find(self, image_id: str) -> JobFile:
+        job_id, _, index = image_id.rpartition("_")
+        record = (await self._jobs.get(job_id)).record if job_id else None
+        if record is None or not index.isdecimal() or int(index) >= len(record.files):
+            raise NotFound(f"There is no picture `{image_id}`.", hint="`get-job` names the pictures of a job.")
+        selected = await self._selected()
+        # The embedded engine keeps its folder from one start to the next, though not its port.
+        if selected.engine != record.engine or (record.engine != "embedded" and selected.url != record.engine_url):
+            raise NotFound(
+                f"The picture `{image_id}` lies on the {record.engine} engine at {record.engine_url}, and this server "
+                f"now uses {selected.engine} at {selected.url}.",
+                hint="Start the server for that engine again to fetch it.",
+                details={"image_id": image_id, "engine": record.engine, "engine_url": record.engine_url},
+            )
+        return record.files[int(index)]
+
+
+async def _pieces(answer: httpx.Response) -> AsyncGenerator[bytes]:
+    try:
+        async for piece in answer.aiter_raw():
+            yield piece
+    finally:
+        # A caller that goes away cancels this task, and the connection must still go back.
+        with anyio.CancelScope(shield=True):
+            await answer.aclose()
+
+
+def _image_id(record: JobRecord, index: int) -> str:
+    # The job's random UUID makes it unguessable; being derived, it is the same after every restart.
+    return f"{record.job_id}_{index}"
+
+
+def _output(file: JobFile) -> OutputFile:
+    return OutputFile(file.node_id, file.filename, file.subfolder, file.kind, file.animated)
+
+
+def _suffix(file: JobFile) -> str:
+    suffix = "." + file.filename.rpartition(".")[2]
+    return suffix if suffix.isascii() and suffix[1:].isalnum() and len(suffix) < 8 else ""
+
+
+def _inspect(content: bytes, filename: str) -> tuple[int, int]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(BytesIO(content), formats=_IMAGE_FORMATS) as image:
+            size = image.size
+            image.verify()
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+        raise InvalidArguments(
+            f"`content` of `{filename}` is no image that can be read: {error}.",
+            hint=f"Send one of {', '.join(_IMAGE_FORMATS)}.",
+            details={"filename": filename, "size_bytes": len(content)},
+        ) from None
+    return size

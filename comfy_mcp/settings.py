@@ -1,0 +1,50 @@
+"""What comfy_mcp is told from outside."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from mcp_toolserver.settings import ServerSettings
+
+DEFAULT_COMFYUI_URL = "http://127.0.0.1:8188"
+
+
+class ComfySettings(ServerSettings):
+    """Settings of comfy_mcp; the names without prefix are those that people already use for ComfyUI."""
+
+    model_config = SettingsConfigDict(env_prefix="COMFY_MCP_")
+
+    port: int = Field(8189, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    data_dir: Path = Field(Path.home() / ".loraloop" / "comfy", description="folder for everything this server keeps")
+    backend: Literal["auto", "comfyui", "embedded"] = Field(
+        "auto",
+        description="what renders; `auto` is ComfyUI where it is configured or answers at its default address, else "
+        "the embedded engine",
+    )
+    comfyui_api_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("COMFYUI_API_URL", "COMFY_MCP_COMFYUI_API_URL"),
+        description=f"address of ComfyUI ({DEFAULT_COMFYUI_URL} where only its folder is given)",
+    )
+    comfyui_dir: Path | None = Field(
+        None,
+        validation_alias=AliasChoices("COMFYUI_DIR", "COMFY_MCP_COMFYUI_DIR"),
+        description="folder of ComfyUI on this machine, which LoRAs are written to",
+    )
+
+    @field_validator("comfyui_api_url")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        url = value if "://" in value else f"http://{value}"
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("it must begin with http:// or https://")
+        return url.rstrip("/")
+
+    @field_validator("comfyui_dir", mode="before")
+    @classmethod
+    def _is_folder(cls, value: object) -> object:
+        return Path(value).expanduser().absolute() if value and isinstance(value, str | Path) else None
