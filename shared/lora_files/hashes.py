@@ -15,12 +15,12 @@ class FileHashes:
     """Digests in lower-case hex.
 
     `sha256` is of the whole file and `autov2` its first ten letters; `autov3` is the first twelve letters of the sha256
-    of the tensors alone, which stays the same when the metadata is edited.
+    of the tensors alone, which stays the same when the metadata is edited; None where it was not computed.
     """
 
     sha256: str
     autov2: str
-    autov3: str
+    autov3: str | None
 
 
 def hashes_of(path: Path) -> FileHashes:

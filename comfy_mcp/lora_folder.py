@@ -1,0 +1,183 @@
+"""LoRA files as they lie on disk: which there are, what each holds, and the side-cars beside them. All of it blocks.
+
+loras/
+├── people/
+│   ├── anna.safetensors                  `people/anna.safetensors`, as LoraLoader's `lora_name` has it
+│   ├── anna.safetensors.metadata.json    what its uploader said of it (ours)
+│   └── anna.civitai.info                 what other tools said of it
+└── .uploads/                             work in progress, never listed
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+
+from lora_files.describe import LoraDescription, describe_file
+from lora_files.header import BadSafetensors
+from lora_files.sidecars import SIDECAR_SUFFIXES, Said, said_in
+
+SAFE_EXTENSIONS = frozenset({".safetensors", ".sft"})
+PICKLE_EXTENSIONS = frozenset({".pt", ".pt2", ".pth", ".bin", ".ckpt", ".pkl"})
+SUPPLIED_SUFFIX = ".metadata.json"
+"""After the whole file name: what a caller supplied at upload lies in `anna.safetensors.metadata.json`."""
+
+_LONGEST_SIDECAR_BYTES = 4 * 1024 * 1024
+_LISTED = SAFE_EXTENSIONS | PICKLE_EXTENSIONS
+
+
+@dataclass(frozen=True, slots=True)
+class LoraFile:
+    """A file that LoraLoader lists; `stamp` changes when it or a side-car does, `sidecars` are the paths beside it."""
+
+    name: str
+    path: Path
+    size_bytes: int
+    modified: datetime
+    stamp: str
+    sidecars: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What was read from a file: its description or what stood in the way, and what a caller supplied at upload."""
+
+    description: LoraDescription | None
+    problem: str | None
+    supplied: Mapping[str, Any]
+
+
+def scan(folders: Sequence[Path]) -> dict[str, LoraFile]:
+    """Return every LoRA by its name, in the order of names; the first folder that has a name wins, as in ComfyUI.
+
+    Dot-files and dot-folders are left out; links are followed, but not in a circle.
+    """
+    found: dict[str, LoraFile] = {}
+    for folder in folders:
+        for file in _walk(folder, "", ()):
+            found.setdefault(file.name, file)
+    return dict(sorted(found.items()))
+
+
+def find(folders: Sequence[Path], name: str) -> LoraFile | None:
+    """Return the LoRA of exactly this name, or None; a name can not lead out of the folders."""
+    parts = name.split("/")
+    if any(part in ("", "..") or part.startswith(".") or "\0" in part for part in parts):
+        return None
+    if _extension(parts[-1]) not in _LISTED:
+        return None
+    for folder in folders:
+        parent = folder.joinpath(*parts[:-1])
+        try:
+            with os.scandir(parent) as entries:
+                beside = {entry.name: entry for entry in entries if entry.name.startswith(Path(parts[-1]).stem)}
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        entry = beside.get(parts[-1])
+        if entry is not None and entry.is_file():
+            return _file(name, entry, beside)
+    return None
+
+
+def examine(file: LoraFile) -> Examined:
+    """Read what a file says of itself, and what its side-cars add; pickles are never opened."""
+    supplied = read_supplied(file.path)
+    if _extension(file.path.name) in PICKLE_EXTENSIONS:
+        problem = (
+            f"It is a {file.path.suffix} file, a format that can run code when it is opened: nothing here opens it."
+            " Convert it to .safetensors."
+        )
+        return Examined(None, problem, supplied)
+    try:
+        description = describe_file(file.path)
+    except BadSafetensors as error:
+        return Examined(None, str(error), supplied)
+    except OSError as error:
+        return Examined(None, f"It cannot be read: {error.strerror or error}.", supplied)
+    said = [said_in(supplied), *(said_in(_read_json(path)) for path in file.sidecars)]
+    return Examined(_with_sidecars(description, said), None, supplied)
+
+
+def supplied_path(path: Path) -> Path:
+    """Return where the metadata lies that a caller supplied for a file."""
+    return path.with_name(path.name + SUPPLIED_SUFFIX)
+
+
+def read_supplied(path: Path) -> dict[str, Any]:
+    """Return the metadata that a caller supplied for a file; empty where there is none."""
+    return _read_json(supplied_path(path))
+
+
+def _with_sidecars(description: LoraDescription, said: Sequence[Said]) -> LoraDescription:
+    words = next((each.trigger_words for each in said if each.trigger_words), ())
+    strength = next((each.strength for each in said if each.strength is not None), None)
+    base_model = next((each.base_model for each in said if each.base_model), None)
+    changes: dict[str, Any] = {}
+    if words and (said[0].trigger_words or not description.trigger_words):
+        changes["trigger_words"] = list(words)
+    if strength is not None:
+        changes["suggested_strength"] = strength
+    if base_model and description.base_model is None:
+        changes["base_model"] = base_model
+    return description.model_copy(update=changes) if changes else description
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            value: Any = orjson.loads(file.read(_LONGEST_SIDECAR_BYTES))
+    except (OSError, orjson.JSONDecodeError):
+        # A side-car is a courtesy of other tools: an unreadable one takes nothing from the file itself.
+        return {}
+    return cast(dict[str, Any], value) if isinstance(value, dict) else {}
+
+
+def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[LoraFile]:
+    try:
+        state = folder.stat()
+        with os.scandir(folder) as listing:
+            entries = {entry.name: entry for entry in listing if _is_shown(entry.name)}
+    except OSError:
+        # A folder that vanished or is closed to this user: the others are still worth listing.
+        return
+    here = (state.st_dev, state.st_ino)
+    if here in above:
+        return
+    for name, entry in entries.items():
+        if _extension(name) in _LISTED:
+            if entry.is_file():
+                yield _file(prefix + name, entry, entries)
+        elif entry.is_dir():
+            yield from _walk(folder / name, f"{prefix}{name}/", (*above, here))
+
+
+def _is_shown(name: str) -> bool:
+    # A name that is no UTF-8 reaches Python as lone surrogates (U+DC80 and on), which no JSON can carry.
+    return not name.startswith(".") and not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def _extension(name: str) -> str:
+    stem, dot, extension = name.rpartition(".")
+    return f".{extension}".lower() if dot and stem else ""
+
+
+def _file(name: str, entry: "os.DirEntry[str]", beside: "Mapping[str, os.DirEntry[str]]") -> LoraFile:
+    state = entry.stat()
+    stem = entry.name.rpartition(".")[0]
+    names = (entry.name + SUPPLIED_SUFFIX, *(stem + suffix for suffix in SIDECAR_SUFFIXES))
+    sidecars = [beside[each] for each in names if each in beside]
+    stamp = ":".join(
+        [str(state.st_size), str(state.st_mtime_ns), *(f"{each.name}={each.stat().st_mtime_ns}" for each in sidecars)]
+    )
+    return LoraFile(
+        name=name,
+        path=Path(entry.path),
+        size_bytes=state.st_size,
+        modified=datetime.fromtimestamp(state.st_mtime, UTC),
+        stamp=stamp,
+        sidecars=tuple(Path(each.path) for each in sidecars if each.name != entry.name + SUPPLIED_SUFFIX),
+    )
