@@ -28,7 +28,7 @@ class Listener:
         """Put a frame in line; a socket that has just gone away misses it."""
         try:
             self.frames.send_nowait(frame)
-        except anyio.BrokenResourceError:
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             return
 
 

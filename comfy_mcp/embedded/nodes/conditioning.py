@@ -38,7 +38,7 @@ CONDITIONERS = (
         "FluxGuidance",
         "FluxGuidance",
         "advanced/conditioning/flux",
-        "Set the guidance that a FLUX model takes as an input.",
+        "Set the guidance that a FLUX model takes as an input. Tinyflux knows 1 to 5, and takes more for 5.",
         (
             Input("conditioning", "CONDITIONING", {}),
             Input("guidance", "FLOAT", {"default": 3.5, "min": 0.0, "max": 100.0, "step": 0.1}),

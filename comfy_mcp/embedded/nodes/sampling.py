@@ -14,13 +14,15 @@ from comfy_mcp.embedded.nodes.models import Conditioning, Latents, Model
 from tinyflux import SAMPLERS, SCHEDULERS, TextConditioning, add_noise, sample, seeded_noise, seeded_random, sigmas
 
 DEFAULT_GUIDANCE = 3.5
+# What tinyflux's guidance input was distilled for; it never saw a number beyond.
+LEAST_GUIDANCE, MOST_GUIDANCE = 1.0, 5.0
 
 
 def _only_entry(conditioning: Conditioning) -> tuple[TextConditioning, float]:
     # The list is walked, and not just its head taken, so that null and a bare text fail as they do in ComfyUI.
     entries: list[tuple[TextConditioning, dict[str, Any]]] = [(entry[0], entry[1]) for entry in conditioning]
     text, settings = entries[0]
-    return text, float(settings.get("guidance", DEFAULT_GUIDANCE))
+    return text, min(max(float(settings.get("guidance", DEFAULT_GUIDANCE)), LEAST_GUIDANCE), MOST_GUIDANCE)
 
 
 def _sample(

@@ -28,7 +28,7 @@ def socket_route(engine: Engine) -> WebSocketRoute:
         running = engine.hub.node_running_for(client_id)
         if running is not None:
             listener.send(("executing", {"node": running}))
-        async with anyio.create_task_group() as tasks:
+        async with listener.frames, anyio.create_task_group() as tasks:
             tasks.start_soon(_send, websocket, frames)
             await _listen(websocket, listener)
             engine.hub.disconnect(client_id)
