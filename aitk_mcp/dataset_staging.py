@@ -1,0 +1,154 @@
+"""Put the files of a new dataset into a folder beside the others, where nothing sees it before it is whole."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from anyio import CapacityLimiter, create_task_group, to_thread
+
+from aitk_mcp.images import EXTENSIONS, BadImage, ImageSize, check_image
+from aitk_mcp.size_index import FILE_NAME, render_index
+from mcp_toolserver.base64_content import decode_base64
+from mcp_toolserver.errors import InvalidArguments, ToolError
+from mcp_toolserver.files import safe_relative, sync_directory
+from mcp_toolserver.tools import Report, unheard
+
+_DECODERS = 2
+"""How many images are decoded at once: each may take hundreds of megabytes while it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewImage:
+    """An image as a caller sends it: a file name, base64, and its caption."""
+
+    filename: str
+    content: str
+    caption: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """A file that bears another name than the caller gave it, and why."""
+
+    filename: str
+    renamed_to: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BadUpload:
+    """An image that was refused, and why."""
+
+    filename: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Under which names the images of one upload are stored, in their order."""
+
+    stored: tuple[str, ...]
+    renamed: tuple[Renamed, ...]
+    bad: tuple[BadUpload, ...]
+
+
+def plan_names(filenames: Sequence[str]) -> Names:
+    """Choose a file name for each image, so that none replaces another and each has a caption file of its own.
+
+    `cat.png` and `cat.jpg` would share `cat.txt`: the later one is renamed. The same name twice is refused, since one
+    of the two images is probably a mistake.
+    """
+    stored: list[str] = []
+    renamed: list[Renamed] = []
+    bad: list[BadUpload] = []
+    seen: dict[str, str] = {}
+    stems = {Path(name).stem.casefold() for name in filenames}
+    taken: set[str] = set()
+    for filename in filenames:
+        problem = _problem_of(filename) or (
+            f"it has the same name as `{seen[filename.casefold()]}`" if filename.casefold() in seen else None
+        )
+        if problem:
+            bad.append(BadUpload(filename, problem))
+            continue
+        seen[filename.casefold()] = filename
+        stem, suffix = Path(filename).stem, Path(filename).suffix
+        if stem.casefold() in taken:
+            free = f"{stem}_{suffix[1:].lower()}"
+            while free.casefold() in stems | taken:
+                free += "_"
+            renamed.append(Renamed(filename, free + suffix, f"another image uses the caption file `{stem}.txt`"))
+            stem = free
+        taken.add(stem.casefold())
+        stored.append(stem + suffix)
+    return Names(tuple(stored), tuple(renamed), tuple(bad))
+
+
+def _problem_of(filename: str) -> str | None:
+    try:
+        path = safe_relative(filename)
+    except InvalidArguments as error:
+        return error.message.split(": ", 1)[-1].rstrip(".")
+    if len(path.parts) > 1:
+        return "it has a folder in it; send the bare file name"
+    if path.suffix.lower() not in EXTENSIONS or not path.stem:
+        return f"AI Toolkit trains on files that end in {', '.join(EXTENSIONS)}"
+    return None
+
+
+async def stage(
+    folder: Path, images: Sequence[NewImage], names: Names, captions: Sequence[str | None], report: Report = unheard
+) -> list[BadUpload]:
+    """Write images, captions and the size file into `folder`, durably; returns the images that are none.
+
+    Where anything is returned, the folder holds only part of the dataset, and no size file.
+    """
+    bad: list[BadUpload] = []
+    sizes: dict[str, ImageSize] = {}
+    done = 0
+    threads = CapacityLimiter(_DECODERS)
+
+    async def take(image: NewImage, name: str, caption: str | None) -> None:
+        nonlocal done
+        try:
+            sizes[name] = await to_thread.run_sync(_store, folder / name, image, caption, limiter=threads)
+        except BadImage as error:
+            bad.append(BadUpload(image.filename, str(error)))
+        except ToolError as error:
+            bad.append(BadUpload(image.filename, error.message.split(": ", 1)[-1].rstrip(".")))
+        done += 1
+        await report(done, len(images), f"checked {image.filename}")
+
+    await to_thread.run_sync(partial(folder.mkdir, parents=True))
+    async with create_task_group() as group:
+        for image, name, caption in zip(images, names.stored, captions, strict=True):
+            group.start_soon(take, image, name, caption)
+    if not bad:
+        await to_thread.run_sync(_seal, folder, sizes)
+    order = {image.filename: index for index, image in enumerate(images)}
+    return sorted(bad, key=lambda each: order[each.filename])
+
+
+def _store(path: Path, image: NewImage, caption: str | None) -> ImageSize:
+    data = decode_base64(image.content, field="content")
+    size = check_image(data)
+    _write(path, data)
+    if caption is not None:
+        _write(path.with_suffix(".txt"), caption.encode())
+    return size
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _seal(folder: Path, sizes: dict[str, ImageSize]) -> None:
+    # The order in which os.walk will find them, which is also that of this folder once it was renamed.
+    found = {Path(folder, name): sizes[name] for _, _, names in os.walk(folder) for name in names if name in sizes}
+    _write(folder / FILE_NAME, render_index(folder, found))
+    sync_directory(folder)

@@ -1,0 +1,273 @@
+"""The datasets of a trainer: folders of images with captions beside them, under one root.
+
+    <root>/<dataset>/cat.png  cat.txt  .aitk_size.json
+    <root>/.staging/<dataset>.<id>.new          an upload that is not yet whole
+    <root>/.staging/<dataset>.<id>.old          what an upload replaced, or a delete removed, on its way out
+
+A server that is killed between two renames finds in `recover` what to put back and what to throw away.
+"""
+
+import errno
+import shutil
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from uuid import uuid4
+
+from anyio import CancelScope, Lock, to_thread
+
+from aitk_mcp.dataset_contents import (
+    CaptionProblem,
+    DatasetImage,
+    DatasetSummary,
+    caption_problems,
+    chosen_caption,
+    find_image,
+    images_of,
+    summary_of,
+)
+from aitk_mcp.dataset_staging import BadUpload, NewImage, Renamed, plan_names, stage
+from aitk_mcp.recipes.names import dataset_folder_name
+from aitk_mcp.size_index import FILE_NAME, image_files, write_index
+from mcp_toolserver.errors import Conflict, Forbidden, InsufficientStorage, InvalidArguments, NotFound, closest
+from mcp_toolserver.files import make_folder, sync_directory, write_now
+from mcp_toolserver.tools import Report, unheard
+
+T = TypeVar("T")
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A dataset that was published."""
+
+    name: str
+    path: Path
+    images: int
+    captions: int
+    size_file: Path
+    renamed: tuple[Renamed, ...]
+    problems: tuple[CaptionProblem, ...]
+
+
+class Datasets:
+    """List, fill, edit and delete the datasets under one root; a name never leads out of it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._staging = root / ".staging"
+        self._publishing = Lock()
+
+    async def upload(
+        self,
+        name: str,
+        images: Sequence[NewImage],
+        *,
+        overwrite: bool = False,
+        default_caption: str | None = None,
+        trigger_word: str | None = None,
+        report: Report = unheard,
+    ) -> Upload:
+        """Publish a dataset of these images, or nothing at all.
+
+        Raises InvalidArguments that names each bad image, Conflict where the name is taken and `overwrite` is false,
+        and InsufficientStorage.
+        """
+        folder = dataset_folder_name(name)
+        if not images:
+            raise InvalidArguments("`images` is empty: a dataset needs at least one image.")
+        names = plan_names([image.filename for image in images])
+        _refuse(names.bad, len(images))
+        if not overwrite and await to_thread.run_sync((self.root / folder).exists):
+            raise _taken(folder)
+        captions = [chosen_caption(image.caption, default_caption) for image in images]
+        async with self._work_folder(folder) as work:
+            _refuse(await stage(work, images, names, captions, report), len(images))
+            async with self._publishing:
+                await to_thread.run_sync(self._publish, work, folder, overwrite)
+        return Upload(
+            name=folder,
+            path=self.root / folder,
+            images=len(images),
+            captions=sum(caption is not None for caption in captions),
+            size_file=self.root / folder / FILE_NAME,
+            renamed=names.renamed,
+            problems=tuple(caption_problems(names.stored, captions, trigger_word)),
+        )
+
+    async def all(self) -> list[DatasetSummary]:
+        """Return every dataset, by name."""
+        return await to_thread.run_sync(lambda: [summary_of(folder) for folder in self.folders()])
+
+    async def summary(self, name: str) -> DatasetSummary:
+        """Return one dataset; raises NotFound with the closest names."""
+        return await self._in(name, summary_of)
+
+    async def images(self, name: str) -> list[DatasetImage]:
+        """Return the images of a dataset by file name, with captions and sizes."""
+        return await self._in(name, images_of)
+
+    async def set_caption(self, name: str, filename: str, caption: str) -> Path:
+        """Write the caption of an image, or remove it where it is blank; returns the caption file."""
+
+        def write(folder: Path) -> Path:
+            target = find_image(folder, filename).with_suffix(".txt")
+            if caption.strip():
+                write_now(target, caption.encode())
+            else:
+                target.unlink(missing_ok=True)
+            return target
+
+        return await self._in(name, write)
+
+    async def delete_images(self, name: str, filenames: Sequence[str]) -> int:
+        """Delete images with their captions, all or none, and return how many are left."""
+
+        def remove(folder: Path) -> int:
+            doomed = {find_image(folder, filename) for filename in filenames}
+            left = set(image_files(folder)) - doomed
+            if not left:
+                raise Conflict(
+                    f"That would leave dataset `{folder.name}` without an image.",
+                    hint="delete-dataset removes the whole dataset.",
+                    details={"dataset_name": folder.name},
+                )
+            kept_stems = {path.with_suffix("") for path in left}
+            for path in doomed:
+                path.unlink()
+                if path.with_suffix("") not in kept_stems:
+                    path.with_suffix(".txt").unlink(missing_ok=True)
+            write_index(folder)
+            return len(left)
+
+        return await self._in(name, remove)
+
+    async def delete(self, name: str) -> DatasetSummary:
+        """Delete a dataset with everything in it and return what it was."""
+
+        def remove(folder: Path) -> DatasetSummary:
+            found = summary_of(folder)
+            if folder.is_symlink():
+                raise Forbidden(
+                    f"Dataset `{folder.name}` is a link to {folder.resolve()}, which does not belong to this server.",
+                    hint="Remove the link by hand.",
+                )
+            self._set_aside(folder)
+            return found
+
+        async with self._publishing:
+            return await self._in(name, remove)
+
+    async def recover(self) -> None:
+        """Put back what a killed server had set aside, and throw away what it had not finished."""
+        await to_thread.run_sync(self._recover)
+
+    def find(self, name: str) -> Path:
+        """Return the folder of a dataset by its own name or the name that it was uploaded under; blocks.
+
+        Raises NotFound with the closest names.
+        """
+        known = [folder.name for folder in self.folders()]
+        # A dataset that AI Toolkit's pages or a person made may bear a name that ours never do.
+        if name in known:
+            return self.root / name
+        folder = dataset_folder_name(name)
+        if folder in known:
+            return self.root / folder
+        matches = closest(name, known)
+        cure = f"Did you mean `{matches[0]}`? " if matches else ""
+        raise NotFound(
+            f"There is no dataset `{name}`.",
+            hint=f"{cure}list-datasets shows what is there; upload-dataset adds one.",
+            details={"dataset_name": name, "closest_matches": matches},
+        )
+
+    async def _in(self, name: str, work: Callable[[Path], T]) -> T:
+        def found() -> T:
+            try:
+                return work(self.find(name))
+            except OSError as error:
+                raise _translated(error) from error
+
+        return await to_thread.run_sync(found)
+
+    def folders(self) -> list[Path]:
+        """Return the folder of every dataset, by name; blocks."""
+        if not self.root.is_dir():
+            return []
+        return sorted(path for path in self.root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+    @asynccontextmanager
+    async def _work_folder(self, folder: str) -> AsyncGenerator[Path]:
+        work = self._staging / f"{folder}.{uuid4().hex}.new"
+        try:
+            yield work
+        except OSError as error:
+            raise _translated(error) from error
+        finally:
+            # A caller that goes away must not leave half a dataset behind.
+            with CancelScope(shield=True):
+                await to_thread.run_sync(lambda: shutil.rmtree(work, ignore_errors=True))
+
+    def _publish(self, work: Path, folder: str, overwrite: bool) -> None:
+        target = self.root / folder
+        if target.exists():
+            if not overwrite:
+                raise _taken(folder)
+            aside = self._aside(target)
+            target.replace(aside)
+            work.replace(target)
+            shutil.rmtree(aside)
+        else:
+            work.replace(target)
+        sync_directory(self.root)
+
+    def _set_aside(self, target: Path) -> None:
+        make_folder(self._staging)
+        aside = self._aside(target, "deleted")
+        target.replace(aside)
+        sync_directory(self.root)
+        shutil.rmtree(aside)
+
+    def _aside(self, target: Path, why: str = "old") -> Path:
+        return self._staging / f"{target.name}.{uuid4().hex}.{why}"
+
+    def _recover(self) -> None:
+        for path in self._staging.iterdir() if self._staging.is_dir() else ():
+            target = self.root / path.name.rsplit(".", 2)[0]
+            if path.suffix == ".old" and not target.exists():
+                path.replace(target)
+            else:
+                shutil.rmtree(path)
+
+
+def _refuse(bad: Sequence[BadUpload], of: int) -> None:
+    if bad:
+        raise InvalidArguments(
+            f"{len(bad)} of {of} images were refused, and nothing was stored: "
+            + "; ".join(f"`{each.filename}`: {each.problem}" for each in bad)
+            + ".",
+            hint="Correct or leave out these images, and send the whole dataset again.",
+            details={
+                "problems": [{"field": "images", "filename": each.filename, "message": each.problem} for each in bad]
+            },
+        )
+
+
+def _taken(folder: str) -> Conflict:
+    return Conflict(
+        f"Dataset `{folder}` exists already.",
+        hint="Send `overwrite: true` to replace all of it, or choose another name.",
+        details={"dataset_name": folder},
+    )
+
+
+def _translated(error: OSError) -> Exception:
+    if error.errno in _FULL:
+        return InsufficientStorage(
+            "The disk of the datasets folder is full; nothing was stored.",
+            hint="Free some room on the trainer's machine and try again.",
+        )
+    return error
