@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Any, Literal
 
 import orjson
-from anyio import to_thread
+from anyio import from_thread, to_thread
 
 from comfy_mcp import lora_folder
 from comfy_mcp.lora_cache import LoraCache, Remembered
@@ -20,8 +20,9 @@ from comfy_mcp.lora_names import absent, accepted_name, taken
 from lora_files.describe import LoraDescription
 from lora_files.hashes import FileHashes, autov2_of, hashes_of
 from lora_files.header import BadSafetensors, read_header
-from mcp_toolserver.errors import Forbidden, InvalidArguments
+from mcp_toolserver.errors import Forbidden, InvalidArguments, NotFound
 from mcp_toolserver.files import publish, sync_directory, write_file_atomically
+from mcp_toolserver.tools import Report, unheard
 
 Sort = Literal["name", "modified", "size"]
 Folders = Callable[[], Awaitable[Sequence[Path]]]
@@ -114,10 +115,13 @@ class LoraLibrary:
 
         return await to_thread.run_sync(look)
 
-    async def info(self, name: str, *, hashes: bool = True) -> LoraInfo:
-        """Return what is known of a LoRA; without `hashes` only its header is read. Raises NotFound."""
+    async def info(self, name: str, *, hashes: bool = True, report: Report = unheard) -> LoraInfo:
+        """Return what is known of a LoRA; without `hashes` only its header is read.
+
+        `report` hears how far the digests of a large file are. Raises NotFound with the closest names.
+        """
         folders = await self._reachable()
-        return await to_thread.run_sync(self._info, folders, name, hashes)
+        return await to_thread.run_sync(self._info, folders, name, report if hashes else None)
 
     async def path_of(self, name: str) -> Path:
         """Return where the LoRA of exactly this name lies; raises NotFound with the closest names."""
@@ -169,7 +173,7 @@ class LoraLibrary:
         folders = await self._reachable()
 
         def remove() -> LoraInfo:
-            info = self._info(folders, name, False)
+            info = self._info(folders, name, None)
             info.path.unlink()
             supplied_path(info.path).unlink(missing_ok=True)
             sync_directory(info.path.parent)
@@ -184,6 +188,13 @@ class LoraLibrary:
                 "This server has no access to ComfyUI's loras folder.",
                 hint="Set COMFYUI_DIR to ComfyUI's folder on this machine, and start this server again.",
                 details={"setting": "COMFYUI_DIR"},
+            )
+        if not await to_thread.run_sync(folders[0].is_dir):
+            # To create it would be to fill a folder that ComfyUI does not look into.
+            raise NotFound(
+                f"The loras folder {folders[0]} does not exist.",
+                hint="Check COMFYUI_DIR; ComfyUI creates the folder when it is installed.",
+                details={"setting": "COMFYUI_DIR", "folder": str(folders[0])},
             )
         return folders
 
@@ -206,12 +217,14 @@ class LoraLibrary:
                 self._cache.store(((path, known[path]) for _, path in changed), gone)
             return {name: _info_of(file, known[str(file.path)]) for name, file in files.items()}
 
-    def _info(self, folders: Sequence[Path], name: str, hashes: bool) -> LoraInfo:
+    def _info(self, folders: Sequence[Path], name: str, hashing: Report | None) -> LoraInfo:
         file = self._find(folders, name)
         remembered = self._recall(file)
-        if hashes and remembered.autov3 is None:
+        if hashing is not None and remembered.autov3 is None:
             # Outside the lock: a file of gigabytes takes seconds, and nobody else shall wait for it.
-            digests = hashes_of(file.path)
+            digests = hashes_of(
+                file.path, lambda done: from_thread.run(hashing, done, file.size_bytes, "computing digests")
+            )
             remembered = Remembered(file.stamp, remembered.examined, digests.sha256, digests.autov3)
             self._remember(file, remembered)
         return _info_of(file, remembered)

@@ -1,0 +1,74 @@
+"""Whether a LoRA fits a checkpoint: what ComfyUI would only say in its log, after it has rendered without effect."""
+
+from dataclasses import dataclass
+
+from anyio import to_thread
+
+from comfy_mcp.loras import LoraInfo, LoraLibrary
+from comfy_mcp.model_folders import ModelFolders
+from comfy_mcp.models import CHECKPOINTS, DIFFUSION_MODELS, Models, find_name
+from lora_files.fit import Fit, check_fit
+from lora_files.header import read_header
+from mcp_toolserver.errors import InvalidArguments
+
+
+@dataclass(frozen=True, slots=True)
+class LoraCheck:
+    """A LoRA, the checkpoint as its loader names it, and how they fit; `message` is for people."""
+
+    lora: LoraInfo
+    checkpoint: str
+    fit: Fit
+    message: str
+
+
+class LoraChecks:
+    """Compare LoRAs with the models that ComfyUI has."""
+
+    def __init__(self, library: LoraLibrary, models: Models, folders: ModelFolders) -> None:
+        self._library = library
+        self._models = models
+        self._folders = folders
+
+    async def check(self, lora_name: str, checkpoint: str) -> LoraCheck:
+        """Compare a LoRA's layers with a checkpoint's.
+
+        Raises NotFound for either name with the closest ones, and InvalidArguments for a file whose header cannot be
+        read here.
+        """
+        lora = await self._library.info(lora_name, hashes=False)
+        if lora.description is None:
+            raise InvalidArguments(
+                f"`{lora.name}` cannot be compared. {lora.problem}",
+                hint="Send a usable .safetensors file in its place.",
+                details={"field": "lora_name", "value": lora.name},
+            )
+        checkpoints = await self._models.names(CHECKPOINTS)
+        names = (*checkpoints, *await self._models.names(DIFFUSION_MODELS))
+        name = find_name(checkpoint, names, field="checkpoint", what="checkpoint")
+        header = await self._folders.header(CHECKPOINTS if name in checkpoints else DIFFUSION_MODELS, name)
+        if header is None:
+            raise InvalidArguments(
+                f"The header of checkpoint `{name}` cannot be read here: it is on another machine, or no safetensors.",
+                hint=f"`{lora.name}` is for {lora.architecture} models; `list-models` names the checkpoints' families.",
+                details={"field": "checkpoint", "value": name, "lora_architecture": lora.architecture},
+            )
+        fit = check_fit(await to_thread.run_sync(read_header, lora.path), header)
+        return LoraCheck(lora, name, fit, _in_words(lora, fit))
+
+
+def _in_words(lora: LoraInfo, fit: Fit) -> str:
+    if not fit.layers:
+        return "It changes text encoders alone: whether it fits depends on the CLIP model that the workflow loads."
+    if fit.verdict == "unknown":
+        return "The checkpoint is of no architecture known here; nothing can be said before it is tried."
+    if fit.verdict == "fits":
+        return f"All {fit.layers} layers find their place."
+    lost = fit.layers - fit.matched
+    logged = "`lora key not loaded`" if fit.not_found else "`ERROR lora … shape`"
+    effect = f"{lost} of {fit.layers} layers will be left out, and the log says {logged}"
+    if fit.verdict == "partly":
+        return f"It works in part: {effect}."
+    others = lora.architecture != fit.checkpoint_architecture
+    cause = f" It is for {lora.architecture}, the checkpoint is {fit.checkpoint_architecture}." if others else ""
+    return f"It will have no effect on the picture: {effect}.{cause}"
