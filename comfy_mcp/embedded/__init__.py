@@ -4,17 +4,15 @@ It is a program of its own (`python -m comfy_mcp.embedded`): the product talks t
 and WebSocket as to ComfyUI 0.30, so that nothing above the adapter knows the difference, except by asking:
 `/system_stats` says `"engine": "embedded"`, and every picture that it saves says so too.
 
-    app         builds the server: routes, queue, worker
-    prompts     POST /prompt, the queue, the history, /interrupt, /free
-    jobs        the same, as 0.30's /api/jobs
-    sockets     /ws
-    listings    /object_info, /models, /system_stats, /features
-    pictures    /view, /upload/image, /upload/mask
+    process     starts this server as a child process, and ends it
+    app         builds the server: the routes over one engine
+    routes/     prompts (queue, history, interrupts), jobs, sockets, listings (models, node classes), pictures
+    guards      who may call, and how much they may send
+    engine      the parts together, and the task that works through the queue
     queue       what waits, runs and has run
+    validation  what is wrong with a graph
+    execution   runs a graph in the worker's thread, with its cache; narration tells how it goes
     events      who hears what
-    execution   runs a graph, with its cache
-    validation  PURE: what is wrong with a graph
     nodes/      the one table of node classes that /object_info, validation and execution come from
-    folders     the folder layout, and which names it gives to files
-    process     starts this server as a child process
+    folders     the folder layout, and which names it gives to files; uploads and weights put files there
 """

@@ -12,6 +12,9 @@ from comfy_mcp.embedded.answers import dump_json
 
 Frame = tuple[str, dict[str, Any]] | bytes
 
+# A client that reads slower than pictures are made misses some of them, and nothing else.
+MOST_WAITING_FRAMES = 256
+
 PREVIEW_IMAGE = 1
 PREVIEW_IMAGE_WITH_METADATA = 4
 JPEG = 1
@@ -24,8 +27,10 @@ class Listener:
     frames: MemoryObjectSendStream[Frame]
     features: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    def send(self, frame: Frame) -> None:
-        """Put a frame in line; a socket that has just gone away misses it."""
+    def send(self, frame: Frame | None) -> None:
+        """Put a frame, if it is one, in line; a socket that has just gone away misses it."""
+        if frame is None:
+            return
         try:
             self.frames.send_nowait(frame)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
@@ -66,14 +71,16 @@ class EventHub:
     def send_preview(self, jpeg: bytes, metadata: dict[str, Any], client_id: str | None) -> None:
         """Send a preview: with its metadata to those who understand it, else bare."""
 
-        def frame(listener: Listener) -> bytes:
+        def frame(listener: Listener) -> bytes | None:
+            if listener.frames.statistics().current_buffer_used > MOST_WAITING_FRAMES:
+                return None
             if listener.features.get("supports_preview_metadata"):
                 return preview_with_metadata(jpeg, metadata)
             return struct.pack(">II", PREVIEW_IMAGE, JPEG) + jpeg
 
         self._deliver(frame, client_id)
 
-    def _deliver(self, frame: Callable[[Listener], Frame], client_id: str | None) -> None:
+    def _deliver(self, frame: Callable[[Listener], Frame | None], client_id: str | None) -> None:
         if client_id is None:
             for listener in self.listeners.values():
                 listener.send(frame(listener))

@@ -27,14 +27,16 @@ async def embedded_comfyui(data_dir: Path, port: int = 0) -> AsyncGenerator[str]
     Port 0 takes a free one. The child holds the other end of a pipe, and ends when that is closed: at the end of the
     block, and just as well when this process is killed. Raises BackendUnavailable when it does not start.
     """
-    command = [sys.executable, "-m", "comfy_mcp.embedded", "--port", str(port), "--data-dir", str(data_dir)]
+    # -P, and this program's own path: what lies in the current folder must not stand in for a module.
+    command = [sys.executable, "-P", "-m", "comfy_mcp.embedded", "--port", str(port), "--data-dir", str(data_dir)]
+    path = os.pathsep.join(entry for entry in sys.path if entry)
     process = await anyio.open_process(
         [*command, "--exit-with-stdin"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         # Its log is this program's log. stdout is not: on a stdio transport that belongs to the protocol.
         stderr=None,
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path},
         # Ctrl+C is for the parent, which then ends the child in order.
         start_new_session=True,
     )

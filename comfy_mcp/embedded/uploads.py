@@ -1,6 +1,7 @@
 """Where an uploaded file goes, and which name it gets."""
 
 import os
+import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ def place(content: BinaryIO, directory: Path, filename: str, *, overwrite: bool)
             return name
         number += 1
         name = f"{Path(filename).stem} ({number}){Path(filename).suffix}"
-    part = directory / f".{name}.part"
+    part = directory / f".{name}.{secrets.token_hex(4)}.part"
     content.seek(0)
     with part.open("wb") as file:
         shutil.copyfileobj(content, file, _CHUNK_BYTES)

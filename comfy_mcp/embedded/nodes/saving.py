@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from comfy_mcp.embedded.folders import is_inside
 
+_BATCH_NUMBER = "%batch_num%"
 _PLACEHOLDER = re.compile(r"%(width|height|year|month|day|hour|minute|second)%")
 
 
@@ -35,7 +36,7 @@ class SavedSeries:
 
     def save(self, pixels: NDArray[np.uint8], texts: PngInfo, batch_number: int) -> str:
         """Write one picture (H, W, 3), visible only when it is whole, and return its file name."""
-        stem = self._name.replace("%batch_num%", str(batch_number))
+        stem = self._name.replace(_BATCH_NUMBER, str(batch_number))
         name = f"{stem}_{self._counter:05}_.png"
         self._counter += 1
         part = self._target / f".{name}.part"
@@ -47,7 +48,8 @@ class SavedSeries:
         return name
 
     def _highest(self) -> int:
-        pattern = re.compile(re.escape(self._name) + r"_(\d+)_?.*")
+        stem = r"\d+".join(re.escape(part) for part in self._name.split(_BATCH_NUMBER))
+        pattern = re.compile(stem + r"_(\d+)_?.*")
         numbers = (pattern.fullmatch(path.name) for path in self._target.iterdir())
         return max((int(match[1]) for match in numbers if match), default=0)
 
