@@ -64,7 +64,8 @@ class Preservation:
         guidance = self._rng.uniform(1.0, 5.0, _KEPT_SAMPLES).astype(np.float32)
         guidance[0] = 1.0
         pictures = self._pictures[chosen]
-        noisy = self._rng.standard_normal(pictures.shape).astype(np.float32) * sigma[:, None, None]
+        noisy: F32 = self._rng.standard_normal(pictures.shape).astype(np.float32)
+        noisy *= sigma[:, None, None]
         noisy += pictures * (1.0 - sigma[:, None, None])
         texts = [self._texts[int(index)] for index in chosen]
         return Kept(noisy, self._model.velocity(noisy, sigma, texts, guidance), sigma, guidance, texts)

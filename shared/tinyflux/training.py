@@ -110,10 +110,8 @@ class LoraTrainer:
 
     def state(self) -> TrainerState:
         """Return what the optimizer remembers, as arrays that a safetensors file can hold."""
-        return {
-            **{key: value.copy() for key, value in self._state.items()},
-            "step": np.array([self._updates], dtype=np.float32),
-        }
+        copied = {key: value.copy() for key, value in self._state.items()}
+        return {**copied, "step": np.array([self._updates], dtype=np.float32)}
 
     def load_state(self, state: Mapping[str, F32]) -> None:
         """Take up what `state` returned; raise ValueError where it belongs to another run."""
