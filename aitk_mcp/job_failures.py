@@ -47,7 +47,10 @@ class _Rule:
 _RULES: tuple[_Rule, ...] = (
     _Rule(
         "out_of_memory",
-        re.compile(r"CUDA out of memory|OutOfMemoryError|OOM during training step 3 times|CUBLAS_STATUS_ALLOC_FAILED"),
+        re.compile(
+            r"CUDA out of memory|CUDA error: out of memory|OutOfMemoryError|OOM during training step 3 times"
+            r"|CUBLAS_STATUS_ALLOC_FAILED"
+        ),
         "The GPU ran out of memory.",
         "Set low_vram and gradient_checkpointing to true, batch_size to 1, and a smaller resolution or rank;"
         " free the GPU of other programs (ComfyUI: free-memory).",
@@ -157,6 +160,8 @@ _ERROR = re.compile(
 _EXCEPTION = re.compile(
     r"^(?:[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning)): (?P<message>.+)$", re.MULTILINE
 )
+# How the C++ runtime words an exception that nobody caught, past Python and its log.
+_ABORT = re.compile(r"^\s*what\(\):\s+(?P<message>.+)$", re.MULTILINE)
 _UNKNOWN_HINT = "get-training-logs shows what the trainer wrote."
 
 
@@ -204,7 +209,10 @@ def _message(text: str) -> str | None:
     if errors:
         return errors[-1].strip() or "an error without a text"
     exceptions = _EXCEPTION.findall(text)
-    return exceptions[-1].strip() if exceptions and "Traceback (most recent call last)" in text else None
+    if exceptions and "Traceback (most recent call last)" in text:
+        return exceptions[-1].strip()
+    aborts = _ABORT.findall(text)
+    return aborts[-1].strip() if aborts else None
 
 
 def _reason(rule: _Rule, match: re.Match[str]) -> str:

@@ -1,7 +1,6 @@
 """Read a dataset folder as AI Toolkit does: which files count, which captions belong to them, what is left out."""
 
 import json
-import os
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from aitk_mcp.documents import TrainingDocument, dataset_path, mapping_of
+from aitk_mcp.size_index import image_files, write_index
 from tinyflux import IMAGE_SIZE, from_bytes
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True)
@@ -37,19 +35,6 @@ def load_datasets(document: TrainingDocument, working_folder: Path) -> Dataset:
     if not images:
         raise ValueError("the config names no dataset")
     return Dataset(from_bytes(np.stack(images)), tuple(captions))
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Return the images below a folder, as AI Toolkit finds them: no hidden files or folders, none in `_controls`."""
-    found: list[Path] = []
-    for root, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if Path(root).name == "_controls":
-            continue
-        found += [
-            Path(root, name) for name in sorted(files) if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-        ]
-    return found
 
 
 def caption_of(
@@ -91,7 +76,7 @@ def _load(
     place = working_folder / dataset_path(block)
     captions: Mapping[str, Any] | None = None
     if place.is_dir():
-        files: Sequence[Path] = list_images(place)
+        files: Sequence[Path] = sorted(image_files(place))
     else:
         # As AI Toolkit: what is no folder is a JSON file of captions by path, and a missing one fails here.
         captions = mapping_of(json.loads(place.read_text(encoding="utf-8")))
@@ -107,6 +92,7 @@ def _load(
             print(traceback.format_exc())
             print(f"Error processing image: {file}")
             print(error)
+    write_index(place if place.is_dir() else place.parent)
     print(f"  -  Found {len(found)} images")
     if not found:
         raise ValueError(f"no images found in {place}")

@@ -127,7 +127,7 @@ class CliTrainer:
         return await to_thread.run_sync(lambda: read_points(self._folders.find(job_id).output_folder / LOSS_FILE))
 
     async def checkpoints(self, job_id: str) -> list[Checkpoint]:
-        """Return the saved LoRAs, oldest step first, the final one last."""
+        """Return the saved LoRAs, oldest step first."""
         return await to_thread.run_sync(self._checkpoints, job_id)
 
     async def samples(self, job_id: str) -> list[Sample]:
@@ -296,19 +296,19 @@ class CliTrainer:
 
     def _start(self, run: RunFolder) -> None:
         command = [sys.executable, "-m", "aitk_mcp.trainers.keeper", str(run.path)]
-        with run.console.open("ab") as console:
+        with run.log.open("ab") as log:
             done = subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=console,
+                stdout=log,
+                stderr=log,
                 timeout=_KEEPER_START_S,
                 check=False,
             )
         if done.returncode != 0:
             raise BackendUnavailable(
                 "The trainer could not be started.",
-                hint=f"{run.console} has the cause.",
+                hint=f"{run.log} has the cause.",
                 details={"exit_code": done.returncode},
             )
 

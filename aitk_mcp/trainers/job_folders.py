@@ -69,7 +69,9 @@ class JobFolder:
         """Queue a further run, whole or not at all."""
         number = int(self.run.path.name) + 1
         final = self.path / "runs" / f"{number:04d}"
-        _write_run(final.with_name(f".{final.name}.part"), launch(self.config, RunFolder(final).log)).replace(final)
+        _write_run(final.with_name(f".{final.name}.part"), launch(self.config, RunFolder(final).trainer_log)).replace(
+            final
+        )
 
     def status(self) -> tuple[JobStatus, Exit | None]:
         """Derive how the job stands from its latest run's files, its log, and what it saved."""
@@ -125,7 +127,7 @@ class JobFolders:
         write_json(work / "job.json", asdict(stored))
         final = self.root / job_id
         first = Path("runs") / "0001"
-        _write_run(work / first, launch(final / config.name, RunFolder(final / first).log))
+        _write_run(work / first, launch(final / config.name, RunFolder(final / first).trainer_log))
         work.replace(final)
         return JobFolder(final)
 
@@ -165,16 +167,17 @@ class JobFolders:
 
 
 def read_log(run: RunFolder, max_bytes: int) -> JobLog:
-    """Read both ends of a run's log; what the trainer printed beside it where it wrote no log."""
-    path = next((file for file in (run.log, run.console) if file.exists() and file.stat().st_size), None)
-    if path is None:
+    """Read both ends of a run's log."""
+    try:
+        file = run.log.open("rb")
+    except FileNotFoundError:
         return JobLog("", "", 0, None)
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        head = file.read(min(max_bytes, size))
-        file.seek(max(0, size - max_bytes))
+    with file:
+        state = os.fstat(file.fileno())
+        head = file.read(max_bytes)
+        file.seek(max(0, state.st_size - max_bytes))
         tail = file.read(max_bytes)
-    return JobLog(_text(head), _text(tail), size, path.stat().st_mtime)
+    return JobLog(_text(head), _text(tail), state.st_size, state.st_mtime)
 
 
 def _text(content: bytes) -> str:

@@ -43,14 +43,14 @@ def keep(run: RunFolder, started: int) -> None:
         return
     _stand_signals()
     launch = run.launch()
-    with run.console.open("ab") as console:
+    with run.log.open("ab") as log:
         try:
             trainer = subprocess.Popen(
                 launch.command,
                 cwd=launch.working_folder,
                 env={**os.environ, **launch.environment},
                 stdin=subprocess.DEVNULL,
-                stdout=console,
+                stdout=log,
                 stderr=subprocess.STDOUT,
                 process_group=0,
             )

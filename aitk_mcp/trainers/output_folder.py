@@ -8,6 +8,7 @@
 """
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -18,7 +19,7 @@ _SAMPLE = re.compile(r"^\d+__(?P<step>\d+)_(?P<index>\d+)\.(?:jpe?g|png|webp|mp4
 
 
 def read_checkpoints(folder: Path, name: str) -> list[Checkpoint]:
-    """Return the saved LoRAs of a job, oldest step first, the final one last."""
+    """Return the saved LoRAs of a job, oldest step first; the final one after a numbered one of the same step."""
     pattern = re.compile(re.escape(name) + r"(?:_(?P<step>\d{9}))?(?:_(?:high|low)_noise)?\.safetensors")
     found: list[Checkpoint] = []
     for path in folder.glob("*.safetensors"):
@@ -31,7 +32,9 @@ def read_checkpoints(folder: Path, name: str) -> list[Checkpoint]:
         except FileNotFoundError:
             # The trainer deletes its oldest checkpoint at this moment.
             continue
-    return sorted(found, key=lambda checkpoint: (checkpoint.final, checkpoint.step or 0, checkpoint.path.name))
+    return sorted(
+        found, key=lambda entry: (math.inf if entry.step is None else entry.step, entry.final, entry.path.name)
+    )
 
 
 def read_samples(folder: Path) -> list[Sample]:

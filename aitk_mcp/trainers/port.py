@@ -123,7 +123,7 @@ class Trainer(Protocol):
         ...
 
     async def checkpoints(self, job_id: str) -> list[Checkpoint]:
-        """Return the saved LoRAs, oldest step first, the final one last."""
+        """Return the saved LoRAs, oldest step first."""
         ...
 
     async def samples(self, job_id: str) -> list[Sample]:

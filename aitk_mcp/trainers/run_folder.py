@@ -8,8 +8,8 @@
         lock                held by the keeper for as long as it lives
         process.json        the trainer, by pid and birth: it has been started
         stop.json           somebody asked for the end
-        log.txt             what the trainer writes to --log
-        console.txt         what it prints before and beside that
+        log.txt             all that the trainer prints: its log, and what libraries write beside it
+        trainer.log         what it writes to --log itself
         exit.json           how it ended
 
 The keeper, a process that must start quickly and outlive the server, uses this module too: standard library only.
@@ -71,13 +71,16 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """Return where the trainer writes its log."""
+        """Return where the trainer's standard output and error go.
+
+        Not its `--log` file: that begins after the imports, and lacks what a library in C prints as it dies.
+        """
         return self.path / "log.txt"
 
     @property
-    def console(self) -> Path:
-        """Return where the trainer's standard output and error go."""
-        return self.path / "console.txt"
+    def trainer_log(self) -> Path:
+        """Return what the trainer takes as `--log`."""
+        return self.path / "trainer.log"
 
     @property
     def lock(self) -> Path:

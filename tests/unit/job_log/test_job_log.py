@@ -147,6 +147,14 @@ def test_a_traceback_without_ai_toolkits_own_line_is_read_too() -> None:
     assert "torch" in failure.reason
 
 
+def test_a_crash_below_python_is_read_too() -> None:
+    failure = read_failure(
+        "terminate called after throwing an instance of 'c10::Error'\n  what():  CUDA error: out of memory\n"
+    )
+    assert failure is not None
+    assert failure.kind == "out_of_memory"
+
+
 def test_a_silent_end_is_explained_by_how_the_process_ended() -> None:
     assert "memory" in failure_by_exit(-9, "SIGKILL", None).reason
     assert "SIGSEGV" in failure_by_exit(-11, "SIGSEGV", None).reason

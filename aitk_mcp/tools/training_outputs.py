@@ -1,0 +1,134 @@
+"""The tools that show what a training wrote: its log, its loss, its sample pictures."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+from urllib.parse import quote
+
+from pydantic import Field
+
+from aitk_mcp.training import TrainingJobs
+from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
+
+_JOB_ID = "id of the job, from start-training or list-training-jobs"
+_JOB_ID_MISTAKES = {"id": "the argument is `job_id`.", "job": "the argument is `job_id`."}
+
+
+class GetTrainingLogs(Arguments):
+    """Return the last lines of a training's log; a progress bar counts as one line, at its last state."""
+
+    classic_mistakes: ClassVar[Mapping[str, str]] = {**_JOB_ID_MISTAKES, "tail": "the argument is `lines`."}
+    job_id: str = Field(description=_JOB_ID)
+    lines: int = Field(100, ge=1, le=5000, description="most lines to return")
+
+
+class GetTrainingLoss(Arguments):
+    """Return the loss of a training step by step, its trend, a one-line plot, and the address of a picture of it."""
+
+    classic_mistakes: ClassVar[Mapping[str, str]] = _JOB_ID_MISTAKES
+    job_id: str = Field(description=_JOB_ID)
+    max_points: int = Field(200, ge=1, le=20000, description="most points to return, evenly spread over the steps")
+
+
+class ListSamples(Arguments):
+    """List the sample pictures that a training drew of its test prompts, oldest first."""
+
+    classic_mistakes: ClassVar[Mapping[str, str]] = _JOB_ID_MISTAKES
+    job_id: str = Field(description=_JOB_ID)
+
+
+class TrainingLogs(Result):
+    """The end of a log."""
+
+    job_id: str = Field(description="id of the job")
+    lines: list[str] = Field(description="the last lines, oldest first")
+    size_bytes: int = Field(description="size of the whole log")
+    truncated: bool = Field(description="whether there is more before these lines")
+
+
+class LossValue(Result):
+    """The loss of one step."""
+
+    step: int = Field(description="step, counted from 0")
+    loss: float = Field(description="loss at this step")
+    learning_rate: float | None = Field(description="learning rate at this step")
+
+
+class TrainingLoss(Result):
+    """The course of a training's loss."""
+
+    job_id: str = Field(description="id of the job")
+    points: list[LossValue] = Field(description="loss by step")
+    total_points: int = Field(description="points recorded in all")
+    loss_first: float | None = Field(description="mean of the first points (50, or a quarter of fewer than 200)")
+    loss_last: float | None = Field(description="mean of as many last points")
+    trend: Literal["falling", "flat", "rising"] | None = Field(description="how the last compare with the first")
+    plot: str = Field(description="the curve as one line of blocks")
+    plot_url: str = Field(description="address of a PNG of the curve")
+
+
+class TrainingSample(Result):
+    """A picture drawn while training."""
+
+    url: str = Field(description="address to fetch it from")
+    filename: str = Field(description="its file name")
+    step: int = Field(description="after which step it was drawn; 0 is the base model without training")
+    prompt_index: int = Field(description="which of the test prompts, counted from 0")
+    prompt: str | None = Field(description="the prompt")
+
+
+class SampleList(Result):
+    """The sample pictures of a training."""
+
+    job_id: str = Field(description="id of the job")
+    samples: list[TrainingSample] = Field(description="the pictures, oldest first")
+    note: str | None = Field(description="what to know about the pictures, such as that small ones were scaled")
+
+
+def output_tools(jobs: TrainingJobs) -> list[AnyTool]:
+    """Return the tools for what trainings write."""
+
+    async def logs(args: GetTrainingLogs, call: Call) -> TrainingLogs:
+        page = await jobs.logs(args.job_id, args.lines)
+        return TrainingLogs(
+            job_id=args.job_id, lines=list(page.lines), size_bytes=page.size_bytes, truncated=page.truncated
+        )
+
+    async def loss(args: GetTrainingLoss, call: Call) -> TrainingLoss:
+        curve = await jobs.loss(args.job_id, args.max_points)
+        trend = curve.trend
+        return TrainingLoss(
+            job_id=args.job_id,
+            points=[
+                LossValue(step=point.step, loss=point.loss, learning_rate=point.learning_rate) for point in curve.points
+            ],
+            total_points=curve.total_points,
+            loss_first=trend.first if trend else None,
+            loss_last=trend.last if trend else None,
+            trend=trend.word if trend else None,
+            plot=curve.sparkline,
+            plot_url=f"{call.base_url}/jobs/{quote(args.job_id)}/loss.png",
+        )
+
+    async def samples(args: ListSamples, call: Call) -> SampleList:
+        job, found = await jobs.samples(args.job_id)
+        scaled = "Drawn by the embedded engine at 32 x 32 and scaled." if job.engine == "embedded" else None
+        return SampleList(
+            job_id=args.job_id,
+            samples=[
+                TrainingSample(
+                    url=f"{call.base_url}/samples/{quote(args.job_id)}/{quote(sample.path.name)}",
+                    filename=sample.path.name,
+                    step=sample.step,
+                    prompt_index=sample.prompt_index,
+                    prompt=job.prompts[sample.prompt_index] if sample.prompt_index < len(job.prompts) else None,
+                )
+                for sample in found
+            ],
+            note=scaled if found else None,
+        )
+
+    return [
+        Tool(name="get-training-logs", args=GetTrainingLogs, result=TrainingLogs, effect=Effect.READ, run=logs),
+        Tool(name="get-training-loss", args=GetTrainingLoss, result=TrainingLoss, effect=Effect.READ, run=loss),
+        Tool(name="list-samples", args=ListSamples, result=SampleList, effect=Effect.READ, run=samples),
+    ]

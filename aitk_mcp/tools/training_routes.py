@@ -1,0 +1,36 @@
+"""What trainings offer beside the tools: pictures to look at, and the status addresses that older scripts call."""
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from aitk_mcp.tools.training import describe
+from aitk_mcp.training import TrainingJobs
+from mcp_toolserver.envelope import JsonResponse
+
+_MOST_JOBS = 200
+
+
+def training_routes(jobs: TrainingJobs) -> list[BaseRoute]:
+    """Return the routes of trainings."""
+
+    async def loss_picture(request: Request) -> Response:
+        picture = await jobs.loss_picture(request.path_params["job_id"])
+        return Response(picture, media_type="image/png", headers={"Cache-Control": "no-cache"})
+
+    async def sample(request: Request) -> Response:
+        path = await jobs.sample_file(request.path_params["job_id"], request.path_params["filename"])
+        return FileResponse(path)
+
+    async def all_jobs(request: Request) -> Response:
+        reports, _ = await jobs.all(limit=_MOST_JOBS)
+        found = [describe(report).model_dump(mode="json") for report in reports]
+        # `id` is what AI Toolkit's own address calls it.
+        return JsonResponse({"jobs": [{"id": job["job_id"], **job} for job in found]})
+
+    return [
+        Route("/jobs/{job_id}/loss.png", loss_picture, methods=["GET"]),
+        Route("/samples/{job_id}/{filename}", sample, methods=["GET"]),
+        Route("/api/jobs", all_jobs, methods=["GET"]),
+        Route("/api/v2/training/status", all_jobs, methods=["GET"]),
+    ]

@@ -1,0 +1,290 @@
+"""Train: start a job, follow it, wait for it, stop it. Jobs outlive the call, and this server."""
+
+import logging
+import math
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+from anyio import to_thread
+
+from aitk_mcp.documents import TrainingDocument
+from aitk_mcp.job_log import read_losses, tidy_lines
+from aitk_mcp.loss_curve import Trend, draw_curve, sparkline, thin, trend_of
+from aitk_mcp.loss_log import LossPoint
+from aitk_mcp.recipes.problems import Problem, refuse
+from aitk_mcp.trainers.port import JobStatus, Order, Sample, Trainer, TrainerJob
+from aitk_mcp.training_reports import TrainingReport, report_of
+from mcp_toolserver.errors import InvalidArguments, NotFound, closest
+from mcp_toolserver.tools import Report, unheard
+
+log = logging.getLogger(__name__)
+
+_TEND_EVERY_S = 1.0
+_LOOK_FIRST_S, _LOOK_LAST_S = 0.1, 1.0
+_STATUS_BYTES = 64 * 1024
+_LOG_BYTES, _MOST_LOG_BYTES = 128 * 1024, 8 * 1024 * 1024
+
+
+class StoredConfig(Protocol):
+    """A config that the user created."""
+
+    @property
+    def name(self) -> str:
+        """Return its name."""
+        ...
+
+    @property
+    def path(self) -> Path:
+        """Return the file that the trainer reads."""
+        ...
+
+    @property
+    def training(self) -> TrainingDocument:
+        """Return what the file says, with its placeholders filled in."""
+        ...
+
+
+class Verdict(Protocol):
+    """What was found about a config."""
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """Return errors, which would make the training fail, and warnings."""
+        ...
+
+
+class ConfigSource(Protocol):
+    """Where configs are found by name."""
+
+    async def get(self, name: str) -> StoredConfig:
+        """Return a config; raise NotFound with the closest names."""
+        ...
+
+    async def check_stored(self, name: str) -> Verdict:
+        """Say what is wrong with a config as it is now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StopOutcome:
+    """What became of a stop: the job as it is now, whether this stop saved it, and what that means in words."""
+
+    report: TrainingReport
+    saved: bool
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """The last lines of a log, each bar at its last frame; `size_bytes` is that of the whole log."""
+
+    lines: tuple[str, ...]
+    size_bytes: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LossCurve:
+    """The loss of a job: points (thinned to what was asked for), how many there are, and their course."""
+
+    points: tuple[LossPoint, ...]
+    total_points: int
+    trend: Trend | None
+    sparkline: str
+
+
+class TrainingJobs:
+    """Start and follow the jobs of one trainer."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        configs: ConfigSource,
+        refusal: Callable[[TrainingDocument], str | None] = lambda document: None,
+    ) -> None:
+        """Take the configs by name, and why the trainer would not train one (None where it would)."""
+        self._trainer = trainer
+        self._configs = configs
+        self._refusal = refusal
+
+    @property
+    def engine(self) -> str:
+        """Return what trains: `cli` or `embedded`."""
+        return self._trainer.engine
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncGenerator[None]:
+        """Find the jobs of an earlier server again, and look after the queue until the context ends; jobs go on."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._watch)
+            yield
+            tasks.cancel_scope.cancel()
+
+    async def start(self, config_name: str, gpu_ids: str | None = None) -> TrainingReport:
+        """Queue a training of a stored config and start it if its GPU is free.
+
+        Raises NotFound for an unknown config, InvalidArguments for one that could only fail (a dataset that is gone,
+        a model that this trainer lacks), and Conflict while another job writes to the same output.
+        """
+        config = await self._configs.get(config_name)
+        refuse((await self._configs.check_stored(config_name)).problems)
+        refused = self._refusal(config.training)
+        if refused:
+            raise InvalidArguments(
+                f"The config `{config.name}` cannot be trained here: {refused}.",
+                hint="Create it again with another model_name.",
+                details={"config_name": config.name, "architecture": config.training.architecture},
+            )
+        job_id = await self._trainer.submit(Order(config.name, config.training, config.path, gpu_ids))
+        return await self.status(job_id)
+
+    async def status(self, job_id: str) -> TrainingReport:
+        """Return how a job stands."""
+        return await self._report(await self._trainer.job(job_id))
+
+    async def all(self, status: JobStatus | None = None, limit: int | None = None) -> tuple[list[TrainingReport], int]:
+        """Return the jobs (of one status), newest first, and how many there are beyond `limit`."""
+        jobs = [job for job in await self._trainer.jobs() if status in (None, job.status)]
+        return [await self._report(job) for job in jobs[:limit]], len(jobs)
+
+    async def wait(self, job_id: str, wait_s: float, report: Report = unheard) -> TrainingReport:
+        """Return the job when it has ended, or as it is after `wait_s` seconds; waiting too short loses nothing."""
+        return await self._until(job_id, wait_s, lambda now: now.has_ended, report)
+
+    async def stop(self, job_id: str, *, save: bool, wait_s: float, report: Report = unheard) -> StopOutcome:
+        """End a job, saving first where that is wanted and possible; wait up to `wait_s` seconds for its end."""
+        before = await self.status(job_id)
+        await self._trainer.stop(job_id, save=save)
+        after = await self.wait(job_id, wait_s, report)
+        saved = save and self._trainer.can_save and after.checkpoint_step not in (None, before.checkpoint_step)
+        return StopOutcome(after, saved, self._stop_in_words(before, after, saved=saved, wanted=save))
+
+    async def save(self, job_id: str, *, wait_s: float) -> TrainingReport:
+        """Make a running job save, and wait up to `wait_s` seconds until that is done."""
+        before = await self.status(job_id)
+        await self._trainer.save(job_id)
+        return await self._until(
+            job_id, wait_s, lambda now: now.has_ended or now.checkpoint_step != before.checkpoint_step
+        )
+
+    async def resume(self, job_id: str) -> TrainingReport:
+        """Queue a failed or stopped job again; it goes on from its newest checkpoint."""
+        await self._trainer.resume(job_id)
+        return await self.status(job_id)
+
+    async def reconcile(self) -> list[TrainerJob]:
+        """Start what can be started and end what should have ended, now; return every job as it then is."""
+        await self._trainer.tend()
+        return await self._trainer.jobs()
+
+    async def logs(self, job_id: str, lines: int) -> LogPage:
+        """Return the last lines of a job's log."""
+        max_bytes = _LOG_BYTES
+        while True:
+            found = await self._trainer.log(job_id, max_bytes=max_bytes)
+            cut = found.size_bytes > max_bytes
+            tidy = tidy_lines(found.tail)[1 if cut else 0 :]
+            if len(tidy) >= lines or not cut or max_bytes >= _MOST_LOG_BYTES:
+                return LogPage(tuple(tidy[-lines:]), found.size_bytes, truncated=cut or len(tidy) > lines)
+            max_bytes *= 4
+
+    async def loss(self, job_id: str, max_points: int) -> LossCurve:
+        """Return the loss of a job, from its database, or from its log where it records none."""
+        points = await self._points(job_id)
+        return LossCurve(tuple(thin(points, max_points)), len(points), trend_of(points), sparkline(points))
+
+    async def loss_picture(self, job_id: str) -> bytes:
+        """Return the loss curve as a PNG."""
+        job = await self._trainer.job(job_id)
+        points = await self._points(job_id)
+        return await to_thread.run_sync(draw_curve, points, f"{job.name}: loss")
+
+    async def samples(self, job_id: str) -> tuple[TrainerJob, list[Sample]]:
+        """Return a job and its sample pictures, oldest first."""
+        return await self._trainer.job(job_id), await self._trainer.samples(job_id)
+
+    async def sample_file(self, job_id: str, filename: str) -> Path:
+        """Return the file of a sample picture by its name; raises NotFound."""
+        files = {sample.path.name: sample.path for sample in await self._trainer.samples(job_id)}
+        if filename not in files:
+            raise NotFound(
+                f"Job `{job_id}` has no sample `{filename}`.",
+                hint="list-samples names them.",
+                details={"job_id": job_id, "closest_matches": closest(filename, files)},
+            )
+        return files[filename]
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self._trainer.tend()
+            except Exception:
+                # One broken job must not leave the others without a watch.
+                log.exception("looking after the training queue failed")
+            await anyio.sleep(_TEND_EVERY_S)
+
+    async def _report(self, job: TrainerJob) -> TrainingReport:
+        found = await self._trainer.log(job.job_id, max_bytes=_STATUS_BYTES)
+        checkpoints = await self._trainer.checkpoints(job.job_id)
+        return report_of(job, found, checkpoints, time.time())
+
+    async def _until(
+        self, job_id: str, wait_s: float, is_reached: Callable[[TrainingReport], bool], report: Report = unheard
+    ) -> TrainingReport:
+        # The truth is in files that another process writes, so it has to be looked at again and again.
+        deadline = time.monotonic() + wait_s
+        pause_s = _LOOK_FIRST_S
+        told: tuple[int, str] | None = None
+        while True:
+            await self._trainer.tend()
+            now = await self.status(job_id)
+            if told != (now.step, now.info):
+                told = (now.step, now.info)
+                await report(now.step, now.total_steps, _in_words(now))
+            left_s = deadline - time.monotonic()
+            if is_reached(now) or left_s <= 0:
+                return now
+            await anyio.sleep(min(pause_s, left_s))
+            pause_s = min(_LOOK_LAST_S, pause_s * 1.5)
+
+    async def _points(self, job_id: str) -> list[LossPoint]:
+        points = await self._trainer.losses(job_id)
+        if points:
+            return points
+        job = await self._trainer.job(job_id)
+        found = await self._trainer.log(job_id, max_bytes=_MOST_LOG_BYTES)
+        logged = read_losses(found.tail, job.name)
+        return [LossPoint(entry.step, entry.loss, entry.learning_rate) for entry in logged if math.isfinite(entry.loss)]
+
+    def _stop_in_words(self, before: TrainingReport, after: TrainingReport, *, saved: bool, wanted: bool) -> str:
+        if not after.has_ended:
+            return "The trainer was asked to stop and has not ended yet; wait-training waits for its end."
+        if before.status == "queued" and after.started_at is None:
+            return "The job was still waiting and had trained nothing; it will not start."
+        if after.status == "completed":
+            return "The job completed before the stop reached it."
+        if saved:
+            return f"Stopped and saved: step {after.checkpoint_step} is on disk. resume-training goes on from it."
+        why = (
+            "" if not wanted or self._trainer.can_save else " AI Toolkit's command line cannot save when it is stopped."
+        )
+        if after.checkpoint_step is None:
+            return f"Stopped at step {after.step} without a checkpoint: nothing is on disk.{why}"
+        lost = max(0, after.step - after.checkpoint_step)
+        return (
+            f"Stopped at step {after.step}; the newest checkpoint on disk is step {after.checkpoint_step},"
+            f" so {lost} steps are lost. resume-training goes on from it.{why}"
+        )
+
+
+def _in_words(report: TrainingReport) -> str:
+    if report.status != "running" or report.phase != "training":
+        return report.info
+    loss = f", loss {report.loss:.3g}" if report.loss is not None else ""
+    left = f", {report.eta_s} s left" if report.eta_s is not None else ""
+    return f"{report.info}: step {report.step} of {report.total_steps}{loss}{left}"
