@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="holds models/, input/, output/ and temp/")
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when stdin is closed")
     arguments = parser.parse_args()
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="embedded engine: %(message)s")
     config = uvicorn.Config(
         create_app(arguments.data_dir),
         host=HOST,
@@ -50,6 +50,7 @@ def main() -> None:
         ws="websockets-sansio",
         ws_max_size=1024 * 1024,
         log_config=None,
+        log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=2,
     )
