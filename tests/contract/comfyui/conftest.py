@@ -1,4 +1,7 @@
-"""The servers that the contract is held against: the embedded one, and a real one at COMFYUI_URL if there is one."""
+"""The servers that the contract is held against: the embedded one, and a real one at COMFYUI_URL if there is one.
+
+COMFYUI_CHECKPOINT and COMFYUI_LORA name a FLUX checkpoint and a LoRA that fits it, as the real server lists them.
+"""
 
 import os
 from collections.abc import AsyncGenerator, Generator
@@ -36,7 +39,9 @@ def names(comfy_url: str) -> Names:
         files = {"image": (LORA_NAME, strong_lora(), "application/octet-stream")}
         assert http.post("/upload/image", data=form, files=files).status_code == 200
         checkpoints: list[str] = http.get("/models/checkpoints").json()
-    return Names(os.environ.get("COMFYUI_CHECKPOINT", checkpoints[0]), LORA_NAME)
+    if comfy_url == (REAL_URL or "").rstrip("/"):
+        return Names(os.environ.get("COMFYUI_CHECKPOINT", checkpoints[0]), os.environ.get("COMFYUI_LORA", LORA_NAME))
+    return Names(checkpoints[0], LORA_NAME)
 
 
 @pytest.fixture
