@@ -3,7 +3,7 @@
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from comfy_mcp.lora_names import absent, accepted_name, taken
 from lora_files.describe import LoraDescription
 from lora_files.hashes import FileHashes, autov2_of, hashes_of
 from lora_files.header import BadSafetensors, read_header
-from mcp_toolserver.errors import Forbidden, InvalidArguments, NotFound
+from mcp_toolserver.errors import Forbidden, InvalidArguments, NotFound, ToolError
 from mcp_toolserver.files import publish, sync_directory, write_file_atomically
 from mcp_toolserver.tools import Report, unheard
 
@@ -36,7 +36,8 @@ Replaced = Callable[[str], Awaitable[None]]
 class LoraInfo:
     """A LoRA as it lies on disk: `description` or, where it cannot be read, `problem`.
 
-    `supplied` is what the caller of an upload sent with it; `hashes` are there once they were computed.
+    `supplied` is what the caller of an upload sent with it; `hashes` are there once they were computed; `notices` are
+    what the caller should know of the call that answered with this.
     """
 
     name: str
@@ -47,6 +48,7 @@ class LoraInfo:
     problem: str | None
     supplied: Mapping[str, Any]
     hashes: FileHashes | None = None
+    notices: tuple[str, ...] = ()
 
     @property
     def trigger_words(self) -> list[str]:
@@ -163,10 +165,9 @@ class LoraLibrary:
         await publish(part, target, overwrite=overwrite)
         if metadata:
             await write_file_atomically(beside, orjson.dumps(dict(metadata), option=orjson.OPT_INDENT_2))
-        if replaced and self._replaced is not None:
-            await self._replaced(accepted)
-        folders = await self._reachable()
-        return await to_thread.run_sync(self._installed, folders, accepted, sha256)
+        notices = await self._tell_replaced(accepted) if replaced else ()
+        info = await to_thread.run_sync(self._installed, await self._reachable(), accepted, sha256)
+        return replace(info, notices=notices)
 
     async def delete(self, name: str) -> LoraInfo:
         """Delete a LoRA and what was supplied with it; returns what it was. Raises NotFound with the closest names."""
@@ -180,6 +181,16 @@ class LoraLibrary:
             return info
 
         return await to_thread.run_sync(remove)
+
+    async def _tell_replaced(self, name: str) -> tuple[str, ...]:
+        if self._replaced is None:
+            return ()
+        try:
+            await self._replaced(name)
+        except ToolError as error:
+            # The file is published: to fail now would be to say that it is not.
+            return (f"ComfyUI may go on with the old weights of `{name}` until it is restarted. {error.message}",)
+        return ()
 
     async def _reachable(self) -> Sequence[Path]:
         folders = await self._folders()

@@ -85,7 +85,8 @@ def find_name(wanted: str, names: tuple[str, ...], *, field: str, what: str) -> 
     if wanted in names:
         return wanted
     for plain in (_same_path, _same_file, _same_stem):
-        found = [name for name in names if plain(name) == plain(wanted)]
+        # A model may lie in two folders under one name, as a checkpoint and as a diffusion model: that is one name.
+        found = list(dict.fromkeys(name for name in names if plain(name) == plain(wanted)))
         if len(found) == 1:
             return found[0]
     matches = closest(wanted, names)

@@ -247,7 +247,7 @@ def details_of(lora: LoraInfo) -> LoraDetails:
         training=description.training if description else None,
         loader=description.loader if description else None,
         suggested_strength=description.suggested_strength if description else None,
-        warnings=list(description.warnings) if description else [lora.problem or "It cannot be read."],
+        warnings=[*lora.notices, *(description.warnings if description else [lora.problem or "It cannot be read."])],
         metadata=description.metadata if description else {},
         supplied_metadata=dict(lora.supplied),
     )

@@ -1,0 +1,454 @@
+"""The tools over LoRAs: a real folder, real files, and the embedded ComfyUI where checkpoints matter."""
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.types import ASGIApp
+
+from comfy_mcp.embedded.process import embedded_comfyui
+from comfy_mcp.engines.comfyui import ComfyUI
+from comfy_mcp.engines.comfyui_http import fixed
+from comfy_mcp.engines.selection import Selected
+from comfy_mcp.lora_checks import LoraChecks
+from comfy_mcp.lora_routes import lora_routes
+from comfy_mcp.loras import LoraLibrary
+from comfy_mcp.model_folders import ModelFolders
+from comfy_mcp.models import Models
+from comfy_mcp.tools.loras import lora_tools
+from mcp_toolserver.app import BackendState, ServerIdentity, ToolServer, create_server_app
+from mcp_toolserver.auth import DoorPolicy
+from mcp_toolserver.errors import BackendUnavailable, Conflict, InvalidArguments, NotFound, TooLarge, ToolError
+from mcp_toolserver.tools import Call, Toolbox
+from tests.unit.lora_files.files import AI_TOOLKIT_METADATA, FLUX_AI_TOOLKIT, KOHYA, pairs, write
+
+Serve = Callable[[ASGIApp], str]
+SD15 = {"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k": (320, 768)}
+TINY = {"transformer.single_transformer_blocks.0.attn.to_q": (96, 96)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return an empty loras folder."""
+    loras = tmp_path / "comfyui" / "models" / "loras"
+    loras.mkdir(parents=True)
+    return loras
+
+
+@pytest.fixture
+def library(folder: Path, tmp_path: Path) -> LoraLibrary:
+    """Return a library over the folder, with a cache."""
+    return library_over([folder], tmp_path / "loras.sqlite")
+
+
+def library_over(folders: Sequence[Path], cache_file: Path | None = None) -> LoraLibrary:
+    async def answer() -> Sequence[Path]:
+        return folders
+
+    return LoraLibrary(answer, cache_file=cache_file)
+
+
+def toolbox(library: LoraLibrary, *, max_base64_bytes: int = 10_000_000) -> Toolbox:
+    nowhere = ComfyUI(fixed("http://127.0.0.1:9"))
+    checks = checks_over(library, nowhere, Path())
+    return Toolbox(lora_tools(library, checks, max_base64_bytes=max_base64_bytes))
+
+
+def checks_over(library: LoraLibrary, comfyui: ComfyUI, embedded_dir: Path) -> LoraChecks:
+    async def selected() -> Selected:
+        return Selected(engine="embedded", url=await comfyui.address())
+
+    return LoraChecks(
+        library, Models(comfyui), ModelFolders(comfyui, selected, comfyui_dir=None, embedded_dir=embedded_dir)
+    )
+
+
+async def call(library: LoraLibrary, tool: str, **arguments: Any) -> dict[str, Any]:
+    return await toolbox(library).call(tool, arguments, Call(base_url="http://host:8189"))
+
+
+def flux(path: Path) -> Path:
+    return write(path, pairs(FLUX_AI_TOOLKIT, rank=16), AI_TOOLKIT_METADATA)
+
+
+async def test_lists_names_as_the_loader_takes_them(library: LoraLibrary, folder: Path) -> None:
+    flux(folder / "pixel cat ü.safetensors")
+    write(folder / "people" / "anna.SAFETENSORS", pairs(SD15, suffixes=KOHYA))
+    (folder / "old.pt").write_bytes(b"\x80\x02}q\0.")
+    (folder / "page.safetensors").write_text("<html>Sign in</html>")
+    for hidden in (".hidden.safetensors", ".uploads/x/data.safetensors", "half.safetensors.part", "notes.txt"):
+        (folder / hidden).parent.mkdir(parents=True, exist_ok=True)
+        (folder / hidden).write_bytes(b"")
+    (folder / "broken.safetensors").symlink_to(folder / "nowhere")
+
+    answer = await call(library, "list-loras")
+    assert [lora["name"] for lora in answer["loras"]] == [
+        "old.pt",
+        "page.safetensors",
+        "people/anna.SAFETENSORS",
+        "pixel cat ü.safetensors",
+    ]
+    assert answer["total"] == 4
+    by_name = {lora["name"]: lora for lora in answer["loras"]}
+    cat = by_name["pixel cat ü.safetensors"]
+    assert (cat["architecture"], cat["rank"], cat["trigger_words"], cat["problem"]) == ("flux", 16, ["p1xcat"], None)
+    assert cat["size_bytes"] == (folder / "pixel cat ü.safetensors").stat().st_size
+    assert by_name["people/anna.SAFETENSORS"]["architecture"] == "sd15"
+    assert "run code" in by_name["old.pt"]["problem"]
+    assert "web page" in by_name["page.safetensors"]["problem"]
+
+
+async def test_follows_links_but_not_in_a_circle(library: LoraLibrary, folder: Path, tmp_path: Path) -> None:
+    flux(tmp_path / "elsewhere" / "e.safetensors")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "loop").symlink_to(folder)
+    (folder / "l.safetensors").symlink_to(tmp_path / "elsewhere" / "e.safetensors")
+    names = [lora["name"] for lora in (await call(library, "list-loras"))["loras"]]
+    assert names == ["l.safetensors", "linked/e.safetensors"]
+    assert (await call(library, "get-lora-info", lora_name="linked/e.safetensors"))["architecture"] == "flux"
+
+
+async def test_filters_sorts_and_pages(library: LoraLibrary, folder: Path) -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    for number in range(7):
+        path = flux(folder / f"cat_{number}.safetensors")
+        moment = (start + timedelta(days=number // 2)).timestamp()
+        os.utime(path, (moment, moment))
+    write(folder / "style" / "ink.safetensors", pairs(SD15, suffixes=KOHYA))
+
+    assert (await call(library, "list-loras", query="P1XCAT cat_3"))["total"] == 1
+    assert (await call(library, "list-loras", query="style\\ink"))["total"] == 1
+    assert (await call(library, "list-loras", query="nothing"))["loras"] == []
+    only = await call(library, "list-loras", architecture="sd15")
+    assert [lora["name"] for lora in only["loras"]] == ["style/ink.safetensors"]
+
+    for sort in ("name", "modified", "size"):
+        whole = (await call(library, "list-loras", sort=sort))["loras"]
+        paged: list[Any] = []
+        cursor = None
+        while True:
+            page = await call(library, "list-loras", sort=sort, limit=3, cursor=cursor)
+            assert page["total"] == 8
+            paged += page["loras"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
+        assert paged == whole
+    newest = (await call(library, "list-loras", sort="modified", limit=2))["loras"]
+    assert [lora["name"] for lora in newest] == ["style/ink.safetensors", "cat_6.safetensors"]
+
+
+async def test_refuses_a_cursor_of_another_list(library: LoraLibrary, folder: Path) -> None:
+    flux(folder / "a.safetensors")
+    flux(folder / "b.safetensors")
+    page = await call(library, "list-loras", limit=1)
+    for cursor, sort in ((page["next_cursor"], "size"), ("nonsense!", "name"), ("W10", "name"), ("ü", "name")):
+        with pytest.raises(InvalidArguments, match="cursor"):
+            await call(library, "list-loras", cursor=cursor, sort=sort)
+
+
+async def test_tells_everything_that_the_file_tells(library: LoraLibrary, folder: Path) -> None:
+    path = flux(folder / "cats" / "p1xcat.safetensors")
+    answer = await call(library, "get-lora-info", lora_name="cats/p1xcat.safetensors")
+    assert answer["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert answer["autov2"] == answer["sha256"][:10]
+    assert len(answer["autov3"]) == 12
+    assert answer["network"] == {
+        "kind": "LoRA",
+        "rank": 16,
+        "alpha": 16.0,
+        "alpha_stored": False,
+        "dtype": "F16",
+        "modules": len(FLUX_AI_TOOLKIT),
+        "text_encoder": False,
+    }
+    assert (answer["architecture"], answer["base_model"], answer["key_format"]) == ("flux", "flux.1", "diffusers")
+    assert (answer["training"]["software"], answer["training"]["steps"]) == ("ai-toolkit 0.12.26", 1500)
+    assert (answer["loader"], answer["suggested_strength"]) == ("LoraLoaderModelOnly", 1.0)
+    assert answer["metadata"] == AI_TOOLKIT_METADATA
+    quick = await call(library, "get-lora-info", lora_name="cats/p1xcat.safetensors", include_hashes=False)
+    assert quick == answer, "digests that are known are given in any case"
+
+
+async def test_describes_what_cannot_be_used(library: LoraLibrary, folder: Path) -> None:
+    (folder / "cut.safetensors").write_bytes(flux(folder / "whole.safetensors").read_bytes()[:-10])
+    (folder / "bomb.ckpt").write_bytes(b"\x80\x02}q\0.")
+    cut = await call(library, "get-lora-info", lora_name="cut.safetensors")
+    assert (cut["architecture"], cut["network"], cut["loader"]) == ("unknown", None, None)
+    assert "10 missing" in cut["warnings"][0]
+    assert "run code" in (await call(library, "get-lora-info", lora_name="bomb.ckpt"))["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "offered", "hint"),
+    [
+        ("cats\\p1xcat.safetensors", "cats/p1xcat.safetensors", "written with `/`"),
+        ("p1xcat.safetensors", "cats/p1xcat.safetensors", "sub-folder belongs"),
+        ("cats/p1xcat", "cats/p1xcat.safetensors", "extension belongs"),
+        ("cats/P1XCAT.safetensors", "cats/p1xcat.safetensors", "case differ"),
+        ("cats/p1xcta.safetensors", "cats/p1xcat.safetensors", "Did you mean"),
+        ("../../secrets.safetensors", None, "list-loras"),
+        ("/etc/passwd", None, "list-loras"),
+        ("cats/../cats/p1xcat.safetensors", "cats/p1xcat.safetensors", "Names are exact"),
+        (".uploads/x/data.safetensors", None, "list-loras"),
+        ("", None, "list-loras"),
+        ("a\0.safetensors", None, "list-loras"),
+    ],
+)
+async def test_offers_the_closest_name(
+    name: str, offered: str | None, hint: str, library: LoraLibrary, folder: Path, tmp_path: Path
+) -> None:
+    flux(folder / "cats" / "p1xcat.safetensors")
+    flux(folder / ".uploads" / "x" / "data.safetensors")
+    flux(tmp_path / "comfyui" / "secrets.safetensors")
+    for tool in ("get-lora-info", "download-lora", "delete-lora"):
+        with pytest.raises(NotFound) as caught:
+            await call(library, tool, lora_name=name)
+        assert caught.value.details["closest_matches"][:1] == ([offered] if offered else [])
+        assert hint in (caught.value.hint or "")
+
+
+async def test_takes_words_from_side_cars(library: LoraLibrary, folder: Path) -> None:
+    write(folder / "a.safetensors", pairs(TINY))
+    (folder / "a.civitai.info").write_text(json.dumps({"trainedWords": ["ohwx, a cat"], "baseModel": "Flux.1 D"}))
+    (folder / "a.json").write_text(json.dumps({"activation text": "other", "preferred weight": 0.7}))
+    answer = await call(library, "get-lora-info", lora_name="a.safetensors")
+    assert (answer["trigger_words"], answer["suggested_strength"]) == (["ohwx", "a cat"], 0.7)
+    (folder / "a.metadata.json").write_text("{broken")
+    (folder / "a.civitai.info").write_text(json.dumps({"trainedWords": ["new"]}))
+    assert (await call(library, "get-lora-info", lora_name="a.safetensors"))["trigger_words"] == ["new"]
+
+
+async def test_installs_a_checked_file_whole(library: LoraLibrary, folder: Path, tmp_path: Path) -> None:
+    content = flux(tmp_path / "data.part").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    metadata = {"trained_on": "2026-01-01", "trigger_words": ["zwx"]}
+    info = await library.install(tmp_path / "data.part", "new/cat.safetensors", metadata=metadata, sha256=digest)
+    assert (info.name, info.trigger_words, info.supplied) == ("new/cat.safetensors", ["zwx"], metadata)
+    assert (folder / "new" / "cat.safetensors").read_bytes() == content
+    assert not (tmp_path / "data.part").exists()
+    answer = await call(library, "get-lora-info", lora_name="new/cat.safetensors")
+    assert (answer["sha256"], answer["supplied_metadata"]) == (digest, metadata)
+    assert [lora["name"] for lora in (await call(library, "list-loras"))["loras"]] == ["new/cat.safetensors"]
+
+
+async def test_replaces_only_when_asked_and_tells_comfyui(folder: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+
+    async def folders() -> Sequence[Path]:
+        return [folder]
+
+    async def replaced(name: str) -> None:
+        told.append(name)
+        if len(told) > 1:
+            raise BackendUnavailable("ComfyUI does not answer.")
+
+    library = LoraLibrary(folders, replaced=replaced)
+    write(tmp_path / "1.part", pairs(TINY), {"first": "1"})
+    await library.install(tmp_path / "1.part", "a.safetensors", metadata={"note": "first"})
+    second = write(tmp_path / "2.part", pairs(TINY), {"second": "2"})
+    with pytest.raises(Conflict) as caught:
+        await library.install(second, "a.safetensors")
+    assert "overwrite: true" in (caught.value.hint or "")
+    with pytest.raises(Conflict):
+        await library.accept("a.safetensors", overwrite=False)
+    assert second.exists()
+    assert told == []
+
+    info = await library.install(second, "a.safetensors", overwrite=True)
+    assert told == ["a.safetensors"]
+    assert info.description is not None
+    assert (info.description.metadata, info.supplied, info.notices) == ({"second": "2"}, {}, ())
+    third = write(tmp_path / "3.part", pairs(TINY), {"third": "3"})
+    info = await library.install(third, "a.safetensors", overwrite=True)
+    assert "old weights" in info.notices[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("../a.safetensors", "dot"),
+        ("/etc/a.safetensors", "absolute"),
+        ("a.ckpt", "run code"),
+        ("a", "ends in .safetensors"),
+        ("a.sft", "ends in .safetensors"),
+        ("a.safetensors.part", "ends in .safetensors"),
+        (".uploads/a.safetensors", "dot"),
+        ("con.safetensors", "Windows"),
+    ],
+)
+async def test_refuses_names_that_no_lora_should_have(
+    name: str, problem: str, library: LoraLibrary, folder: Path, tmp_path: Path
+) -> None:
+    part = flux(tmp_path / "data.part")
+    for refused in (library.accept(name, overwrite=False), library.install(part, name)):
+        with pytest.raises(InvalidArguments, match=problem):
+            await refused
+    assert part.exists()
+    assert list(folder.iterdir()) == []
+
+
+async def test_refuses_what_is_no_safetensors(library: LoraLibrary, folder: Path, tmp_path: Path) -> None:
+    part = tmp_path / "data.part"
+    for content, reason in (
+        (b"<html>", "html"),
+        (b"", "empty"),
+        (b"PK\x03\x04", "zip"),
+        (b"\xff" * 100, "header_too_large"),
+    ):
+        part.write_bytes(content)
+        with pytest.raises(InvalidArguments) as caught:
+            await library.install(part, "a.safetensors")
+        assert caught.value.details["reason"] == reason
+    assert list(folder.iterdir()) == []
+
+
+async def test_deletes_a_lora_with_what_was_supplied(library: LoraLibrary, folder: Path, tmp_path: Path) -> None:
+    flux(tmp_path / "data.part")
+    info = await library.install(tmp_path / "data.part", "a.safetensors", metadata={"note": "x"})
+    assert await call(library, "delete-lora", lora_name="a.safetensors") == {
+        "name": "a.safetensors",
+        "freed_bytes": info.size_bytes,
+    }
+    assert list(folder.iterdir()) == []
+    assert (await call(library, "list-loras"))["loras"] == []
+
+
+async def test_downloads_as_base64_within_the_bound(library: LoraLibrary, folder: Path) -> None:
+    path = flux(folder / "my cats" / "a b.safetensors")
+    by_url = await call(library, "download-lora", lora_name="my cats/a b.safetensors")
+    assert (by_url["url"], by_url["content"]) == ("http://host:8189/loras/my%20cats/a%20b.safetensors", None)
+    inline = await call(library, "download-lora", lora_name="my cats/a b.safetensors", format="base64")
+    assert base64.b64decode(inline["content"]) == path.read_bytes()
+    assert inline["sha256"] == by_url["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert inline["filename"] == "a b.safetensors"
+    with pytest.raises(TooLarge) as caught:
+        await toolbox(library, max_base64_bytes=100).call(
+            "download-lora",
+            {"lora_name": "my cats/a b.safetensors", "format": "base64"},
+            Call(base_url="http://host:8189"),
+        )
+    assert caught.value.details["url"] == by_url["url"]
+    over_stdio = await toolbox(library).call("download-lora", {"lora_name": "my cats/a b.safetensors"}, Call())
+    assert over_stdio["url"] == path.as_uri()
+
+
+async def test_serves_ranges_of_a_lora(library: LoraLibrary, folder: Path, serve: Serve) -> None:
+    path = flux(folder / "my cats" / "a b.safetensors")
+
+    async def backend() -> BackendState:
+        return BackendState(state="ok", engine="embedded")
+
+    server = ToolServer(
+        identity=ServerIdentity(name="comfy_mcp", title="t", version="1", instructions=""),
+        toolbox=toolbox(library),
+        backend=backend,
+        routes=lora_routes(library),
+    )
+    url = serve(create_server_app(server, DoorPolicy()))
+    async with httpx.AsyncClient() as client:
+        body = {"tool": "download-lora", "arguments": {"lora_name": "my cats/a b.safetensors"}}
+        found = (await client.post(f"{url}/mcp/tool", json=body)).json()["result"]
+        whole = await client.get(found["url"])
+        assert whole.content == path.read_bytes()
+        digest = base64.b64encode(bytes.fromhex(found["sha256"])).decode()
+        assert whole.headers["Repr-Digest"] == f"sha-256=:{digest}:"
+        part = await client.get(found["url"], headers={"Range": "bytes=8-15"})
+        assert (part.status_code, part.content) == (206, path.read_bytes()[8:16])
+        head = await client.head(found["url"])
+        assert (head.status_code, head.headers["Content-Length"]) == (200, str(found["size_bytes"]))
+        missing = await client.get(f"{url}/loras/my%20cats/ab.safetensors")
+        assert missing.status_code == 404
+        assert missing.json()["error"]["details"]["closest_matches"] == ["my cats/a b.safetensors"]
+        assert (await client.get(f"{url}/loras/..%2f..%2fetc%2fpasswd")).status_code == 404
+
+
+async def test_remembers_descriptions_until_a_file_changes(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "data" / "loras.sqlite"
+    path = flux(folder / "a.safetensors")
+    first = await call(library_over([folder], cache), "get-lora-info", lora_name="a.safetensors")
+    state = path.stat()
+    # Other bytes behind the same size and time: whoever still answers right has not read them.
+    path.write_bytes(bytes(state.st_size))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert await call(library_over([folder], cache), "get-lora-info", lora_name="a.safetensors") == first
+    assert (await call(library_over([folder], cache), "list-loras"))["loras"][0]["rank"] == 16
+    path.write_bytes(bytes(state.st_size + 1))
+    changed = await call(library_over([folder], cache), "get-lora-info", lora_name="a.safetensors")
+    assert changed["architecture"] == "unknown"
+
+
+@pytest.mark.parametrize("damage", [b"no database at all" * 100, b""])
+async def test_a_damaged_cache_costs_nothing_but_time(damage: bytes, folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "loras.sqlite"
+    cache.write_bytes(damage)
+    flux(folder / "a.safetensors")
+    for _ in range(2):
+        assert (await call(library_over([folder], cache), "list-loras"))["loras"][0]["rank"] == 16
+
+
+async def test_joins_several_folders_and_names_a_missing_one(folder: Path, tmp_path: Path) -> None:
+    second = tmp_path / "output" / "loras"
+    flux(second / "only_here.safetensors")
+    flux(second / "both.safetensors")
+    write(folder / "both.safetensors", pairs(SD15, suffixes=KOHYA))
+    library = library_over([folder, second])
+    loras = (await call(library, "list-loras"))["loras"]
+    assert [(lora["name"], lora["architecture"]) for lora in loras] == [
+        ("both.safetensors", "sd15"),
+        ("only_here.safetensors", "flux"),
+    ]
+    for folders, code in (((), "forbidden"), ([tmp_path / "nowhere"], "not_found")):
+        with pytest.raises(ToolError) as caught:
+            await call(library_over(folders), "list-loras")
+        assert (caught.value.code, caught.value.details["setting"]) == (code, "COMFYUI_DIR")
+
+
+@asynccontextmanager
+async def checking(data_dir: Path) -> AsyncGenerator[tuple[Toolbox, Path]]:
+    """Yield the tools over the embedded ComfyUI, and its loras folder."""
+    async with embedded_comfyui(data_dir) as url:
+        folder = data_dir / "models" / "loras"
+        library = library_over([folder])
+        comfyui = ComfyUI(fixed(url))
+        async with comfyui.running():
+            yield Toolbox(lora_tools(library, checks_over(library, comfyui, data_dir))), folder
+
+
+async def test_predicts_whether_a_lora_fits_a_checkpoint(tmp_path: Path) -> None:
+    async with checking(tmp_path / "comfyui") as (tools, folder):
+        write(folder / "tiny.safetensors", pairs(TINY))
+        flux(folder / "flux.safetensors")
+        write(folder / "sd15.safetensors", pairs(SD15, suffixes=KOHYA))
+
+        async def check(lora: str, checkpoint: str = "tinyflux-base.safetensors") -> dict[str, Any]:
+            return await tools.call("check-lora", {"lora_name": lora, "checkpoint": checkpoint}, Call())
+
+        fits = await check("tiny.safetensors", "tinyflux-base")
+        assert (fits["fits"], fits["verdict"], fits["checkpoint"]) == (True, "fits", "tinyflux-base.safetensors")
+        assert (fits["layers"], fits["matched_layers"]) == (1, 1)
+
+        wide = await check("flux.safetensors")
+        assert (wide["fits"], wide["verdict"]) == (False, "does_not_fit")
+        assert "3072" in wide["shape_mismatches"][0]
+        assert "no effect" in wide["message"]
+
+        other = await check("sd15.safetensors")
+        assert (other["verdict"], other["keys_not_loaded"]) == ("does_not_fit", list(SD15))
+        assert "for sd15, the checkpoint is flux" in other["message"]
+
+        with pytest.raises(NotFound):
+            await check("tiny.safetensors", "nowhere.safetensors")
+        with pytest.raises(NotFound):
+            await check("nowhere.safetensors")
+        (folder / "page.safetensors").write_text("<html>")
+        with pytest.raises(InvalidArguments, match="web page"):
+            await check("page.safetensors")
