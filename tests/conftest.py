@@ -1,0 +1,95 @@
+"""What every test has: a watch on the event loop, and servers on real sockets."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+from blockbuster import blockbuster_ctx
+from starlette.types import ASGIApp
+
+ROOT = Path(__file__).resolve().parent.parent
+WATCHED = ["mcp_toolserver", "comfy_mcp", "aitk_mcp"]
+
+for _name in [name for name in os.environ if name.startswith(("COMFY_MCP_", "AITK_MCP_"))]:
+    del os.environ[_name]
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["PYTHONPATH"] = os.pathsep.join(str(ROOT / part) for part in (".", "shared", "scripts"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the slow repetitions be asked for."""
+    parser.addoption("--long", action="store_true", help="also run what takes minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes minutes unless --long is given."""
+    if config.getoption("--long"):
+        return
+    kept = [item for item in items if item.get_closest_marker("long") is None]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_in_the_loop() -> Generator[None]:
+    """Fail a test when the product blocks the event loop."""
+    with blockbuster_ctx(WATCHED):
+        yield
+
+
+@contextmanager
+def served(app: ASGIApp) -> Generator[str]:
+    """Serve an app on a free loopback port in a thread of its own; yields its address."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, http="h11", ws="none", lifespan="on", log_config=None)
+    server = uvicorn.Server(config)
+    listener = config.bind_socket()
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    ready = threading.Event()
+    original = server.startup
+
+    async def startup(sockets: object = None) -> None:
+        await original([listener])
+        ready.set()
+
+    server.startup = startup
+    thread.start()
+    try:
+        assert ready.wait(30), "the server did not start"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        listener.close()
+
+
+@pytest.fixture
+def serve() -> Generator[Callable[[ASGIApp], str]]:
+    """Give a function that serves an app until the test ends."""
+    with ExitStack() as stack:
+
+        def start(app: ASGIApp) -> str:
+            return stack.enter_context(served(app))
+
+        yield start
+
+
+@contextmanager
+def server_process(module: str, *arguments: str) -> Generator[tuple[subprocess.Popen[str], str]]:
+    """Run `python -m MODULE --port 0 …`; yields the process and its address, and ends it if it still runs."""
+    command = [sys.executable, "-m", module, "--port", "0", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            assert line, f"{module} ended before it was ready (exit {process.wait()})"
+            yield process, json.loads(line)["url"]
+        finally:
+            process.terminate()
+            process.wait(30)
