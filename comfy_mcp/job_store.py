@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import aiosqlite
+from anyio import to_thread
 from pydantic import BaseModel, ConfigDict
+
+from mcp_toolserver.files import make_folder
 
 JobStatus = Literal["queued", "running", "completed", "failed", "cancelled"]
 
@@ -78,6 +81,7 @@ class JobStore:
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[None]:
         """Keep the file open while the block runs; creates it, and its folder, where needed."""
+        await to_thread.run_sync(make_folder, self._path.parent)
         async with aiosqlite.connect(self._path, isolation_level=None, timeout=10.0) as connection:
             # WAL with NORMAL loses nothing when a process is killed, and costs no fsync for each change.
             await connection.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; {_SCHEMA}")

@@ -9,7 +9,6 @@ from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.engines.comfyui_http import is_loopback
 from comfy_mcp.engines.selection import Selected
 from lora_files.header import BadSafetensors, SafetensorsHeader, read_header
-from mcp_toolserver.errors import Forbidden
 
 
 class ModelFolders:
@@ -34,29 +33,23 @@ class ModelFolders:
         if selected.engine == "embedded":
             return (self._embedded_dir / "models" / kind,)
         if self._comfyui_dir is not None:
-            return (self._comfyui_dir / "models" / kind,)
+            return await to_thread.run_sync(_under, self._comfyui_dir, kind)
         if not is_loopback(selected.url):
             return ()
         told = [Path(path) for path in (await self._comfyui.folder_paths()).get(kind, ())]
         listed = await self._comfyui.models(kind) or ()
         return await to_thread.run_sync(_really_there, told, listed)
 
-    async def loras(self) -> Path:
-        """Return the folder that LoRAs are written to; raises Forbidden where this server has no access to it."""
-        folders = await self.of("loras")
-        if not folders:
-            selected = await self._selected()
-            raise Forbidden(
-                f"This server has no access to the loras folder of the ComfyUI at {selected.url}.",
-                hint="Set COMFYUI_DIR to ComfyUI's folder on this machine, and start this server again.",
-                details={"setting": "COMFYUI_DIR", "url": selected.url},
-            )
-        return folders[0]
-
     async def header(self, kind: str, name: str) -> SafetensorsHeader | None:
         """Return the header of a model that lies on this disk, or None where it does not or is no safetensors file."""
         folders = await self.of(kind)
         return await to_thread.run_sync(_header, folders, name) if folders else None
+
+
+def _under(comfyui_dir: Path, kind: str) -> tuple[Path, ...]:
+    # ComfyUI lists what its own nodes saved beside what was put there.
+    saved = comfyui_dir / "output" / kind
+    return (comfyui_dir / "models" / kind, *([saved] if saved.is_dir() else []))
 
 
 def _really_there(told: list[Path], listed: tuple[str, ...]) -> tuple[Path, ...]:

@@ -1,0 +1,131 @@
+"""The only place where the objects of comfy_mcp are built."""
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from starlette.applications import Starlette
+
+from comfy_mcp.base_models import BaseModels
+from comfy_mcp.engines.comfyui import ComfyUI
+from comfy_mcp.engines.comfyui_http import fixed
+from comfy_mcp.engines.selection import EngineName, Selection, Wanted
+from comfy_mcp.generation import DescribeLora, Generation, LoraFacts
+from comfy_mcp.images import Images
+from comfy_mcp.job_store import JobStore
+from comfy_mcp.jobs import Jobs
+from comfy_mcp.lora_checks import LoraChecks
+from comfy_mcp.lora_routes import lora_routes
+from comfy_mcp.loras import LoraLibrary
+from comfy_mcp.model_folders import ModelFolders
+from comfy_mcp.models import LORAS, Models
+from comfy_mcp.settings import DEFAULT_COMFYUI_URL, ComfySettings
+from comfy_mcp.system import System
+from comfy_mcp.tools.generation import generation_tools
+from comfy_mcp.tools.jobs import job_tools
+from comfy_mcp.tools.loras import lora_tools
+from comfy_mcp.tools.models import model_tools
+from comfy_mcp.tools.system import system_tools
+from mcp_toolserver import __version__
+from mcp_toolserver.app import ServerIdentity, ToolServer, create_server_app, door_policy
+from mcp_toolserver.errors import Forbidden, NotFound
+from mcp_toolserver.tools import Toolbox
+
+# A ComfyUI elsewhere that is asked about an old job, and is not there, is not waited for.
+_NO_PATIENCE_S = 0.0
+
+_INSTRUCTIONS = (
+    "Renders pictures with ComfyUI. `list-loras` and `list-models` name what there is; `generate-image` makes a "
+    "picture and picks the graph; `execute-workflow` runs your own. A call that runs out of `wait_s` loses nothing: "
+    "`wait-job` has the result. LoRAs arrive by the chunked upload."
+)
+
+
+def build(settings: ComfySettings) -> ToolServer:
+    """Build the server's objects; nothing is started or touched before its lifespan begins."""
+    selection = Selection(_wanted(settings))
+    comfyui = ComfyUI(selection.address)
+    jobs = Jobs(
+        JobStore(settings.data_dir / "jobs.sqlite"),
+        comfyui,
+        selected=selection.selected,
+        at=lambda url: ComfyUI(fixed(url), lost_after_s=_NO_PATIENCE_S),
+    )
+    images = Images(comfyui, jobs, selection.selected)
+    models = Models(comfyui)
+    folders = ModelFolders(
+        comfyui,
+        selection.selected,
+        comfyui_dir=settings.comfyui_dir,
+        embedded_dir=settings.data_dir / "comfyui",
+    )
+    library = LoraLibrary(
+        lambda: folders.of(LORAS), cache_file=settings.data_dir / "loras.sqlite", replaced=lambda name: comfyui.free()
+    )
+    generation = Generation(
+        comfyui,
+        jobs,
+        models,
+        BaseModels(models, folders),
+        selected=selection.selected,
+        describe_lora=_describer(library),
+    )
+    system = System(comfyui, selection.selected)
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncGenerator[None]:
+        async with AsyncExitStack() as stack:
+            for part in (selection, comfyui, jobs):
+                await stack.enter_async_context(part.running())
+            yield
+
+    return ToolServer(
+        identity=ServerIdentity(
+            name="comfy_mcp", title="LoRA Loop: ComfyUI", version=__version__, instructions=_INSTRUCTIONS
+        ),
+        toolbox=Toolbox(
+            [
+                *lora_tools(library, LoraChecks(library, models, folders)),
+                *generation_tools(generation, jobs, images),
+                *job_tools(jobs, images),
+                *model_tools(models, comfyui),
+                *system_tools(system),
+            ]
+        ),
+        backend=system.backend,
+        routes=[*images.routes(), *lora_routes(library)],
+        lifespan=lifespan,
+    )
+
+
+def create_app(settings: ComfySettings) -> Starlette:
+    """Build a new app; an app runs once."""
+    return create_server_app(build(settings), door_policy(settings), settings.public_url)
+
+
+def _wanted(settings: ComfySettings) -> Wanted:
+    engine: EngineName | None = None if settings.backend == "auto" else settings.backend
+    if engine is None and (settings.comfyui_api_url or settings.comfyui_dir):
+        engine = "comfyui"
+    return Wanted(
+        engine=engine,
+        comfyui_url=settings.comfyui_api_url or DEFAULT_COMFYUI_URL,
+        embedded_dir=settings.data_dir / "comfyui",
+    )
+
+
+def _describer(library: LoraLibrary) -> DescribeLora:
+    async def describe(name: str) -> LoraFacts | None:
+        try:
+            lora = await library.info(name.replace("\\", "/"), hashes=False)
+        except (Forbidden, NotFound):
+            # ComfyUI has it and this machine does not: it can be used, and nothing more can be said of it.
+            return None
+        if lora.description is None:
+            return None
+        return LoraFacts(
+            architecture=lora.architecture,
+            trigger_words=tuple(lora.trigger_words),
+            text_encoder=lora.description.network.text_encoder,
+        )
+
+    return describe
