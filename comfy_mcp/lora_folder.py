@@ -27,19 +27,33 @@ SUPPLIED_SUFFIX = ".metadata.json"
 """After the whole file name: what a caller supplied at upload lies in `anna.safetensors.metadata.json`."""
 
 _LONGEST_SIDECAR_BYTES = 4 * 1024 * 1024
+_SIDECAR_ENDS = (".json", ".info")
 _LISTED = SAFE_EXTENSIONS | PICKLE_EXTENSIONS
 
 
 @dataclass(frozen=True, slots=True)
 class LoraFile:
-    """A file that LoraLoader lists; `stamp` changes when it or a side-car does, `sidecars` are the paths beside it."""
+    """A file that LoraLoader lists; `stamp` changes when it or a side-car does, `sidecars` are the paths beside it.
+
+    Paths are text here: ten thousand Path objects would take longer than the rest of a scan.
+    """
 
     name: str
-    path: Path
+    where: str
     size_bytes: int
-    modified: datetime
+    modified_s: float
     stamp: str
-    sidecars: tuple[Path, ...]
+    sidecars: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        """Return where the file lies."""
+        return Path(self.where)
+
+    @property
+    def modified(self) -> datetime:
+        """Return when the file was last changed, in UTC."""
+        return datetime.fromtimestamp(self.modified_s, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +93,17 @@ def find(folders: Sequence[Path], name: str) -> LoraFile | None:
             continue
         entry = beside.get(parts[-1])
         if entry is not None and entry.is_file():
-            return _file(name, entry, beside)
+            return _file(name, entry, {each: beside[each] for each in beside if each.endswith(_SIDECAR_ENDS)})
     return None
 
 
 def examine(file: LoraFile) -> Examined:
     """Read what a file says of itself, and what its side-cars add; pickles are never opened."""
     supplied = read_supplied(file.path)
-    if _extension(file.path.name) in PICKLE_EXTENSIONS:
+    if _extension(file.name) in PICKLE_EXTENSIONS:
         problem = (
-            f"It is a {file.path.suffix} file, a format that can run code when it is opened: nothing here opens it."
-            " Convert it to .safetensors."
+            f"It is a {_extension(file.name)} file, a format that can run code when it is opened: nothing here opens"
+            " it. Convert it to .safetensors."
         )
         return Examined(None, problem, supplied)
     try:
@@ -98,7 +112,7 @@ def examine(file: LoraFile) -> Examined:
         return Examined(None, str(error), supplied)
     except OSError as error:
         return Examined(None, f"It cannot be read: {error.strerror or error}.", supplied)
-    said = [said_in(supplied), *(said_in(_read_json(path)) for path in file.sidecars)]
+    said = [said_in(supplied), *(said_in(_read_json(Path(path))) for path in file.sidecars)]
     return Examined(_with_sidecars(description, said), None, supplied)
 
 
@@ -147,17 +161,18 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
     here = (state.st_dev, state.st_ino)
     if here in above:
         return
+    beside = {name: entry for name, entry in entries.items() if name.endswith(_SIDECAR_ENDS)}
     for name, entry in entries.items():
         if _extension(name) in _LISTED:
             if entry.is_file():
-                yield _file(prefix + name, entry, entries)
+                yield _file(prefix + name, entry, beside)
         elif entry.is_dir():
             yield from _walk(folder / name, f"{prefix}{name}/", (*above, here))
 
 
 def _is_shown(name: str) -> bool:
     # A name that is no UTF-8 reaches Python as lone surrogates (U+DC80 and on), which no JSON can carry.
-    return not name.startswith(".") and not any("\ud800" <= letter <= "\udfff" for letter in name)
+    return not name.startswith(".") and (name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name))
 
 
 def _extension(name: str) -> str:
@@ -167,17 +182,12 @@ def _extension(name: str) -> str:
 
 def _file(name: str, entry: "os.DirEntry[str]", beside: "Mapping[str, os.DirEntry[str]]") -> LoraFile:
     state = entry.stat()
-    stem = entry.name.rpartition(".")[0]
-    names = (entry.name + SUPPLIED_SUFFIX, *(stem + suffix for suffix in SIDECAR_SUFFIXES))
-    sidecars = [beside[each] for each in names if each in beside]
-    stamp = ":".join(
-        [str(state.st_size), str(state.st_mtime_ns), *(f"{each.name}={each.stat().st_mtime_ns}" for each in sidecars)]
-    )
-    return LoraFile(
-        name=name,
-        path=Path(entry.path),
-        size_bytes=state.st_size,
-        modified=datetime.fromtimestamp(state.st_mtime, UTC),
-        stamp=stamp,
-        sidecars=tuple(Path(each.path) for each in sidecars if each.name != entry.name + SUPPLIED_SUFFIX),
-    )
+    stamp = f"{state.st_size}:{state.st_mtime_ns}"
+    sidecars: tuple[str, ...] = ()
+    if beside:
+        stem = entry.name.rpartition(".")[0]
+        names = (entry.name + SUPPLIED_SUFFIX, *(stem + suffix for suffix in SIDECAR_SUFFIXES))
+        found = [beside[each] for each in names if each in beside]
+        stamp = ":".join((stamp, *(f"{each.name}={each.stat().st_mtime_ns}" for each in found)))
+        sidecars = tuple(each.path for each in found if each.name != names[0])
+    return LoraFile(name, entry.path, state.st_size, state.st_mtime, stamp, sidecars)

@@ -17,6 +17,7 @@ from comfy_mcp import lora_folder
 from comfy_mcp.lora_cache import LoraCache, Remembered
 from comfy_mcp.lora_folder import LoraFile, supplied_path
 from comfy_mcp.lora_names import absent, accepted_name, taken
+from lora_files.architectures import UNKNOWN
 from lora_files.describe import LoraDescription
 from lora_files.hashes import FileHashes, autov2_of, hashes_of
 from lora_files.header import BadSafetensors, read_header
@@ -58,7 +59,7 @@ class LoraInfo:
     @property
     def architecture(self) -> str:
         """Return what kind of model it fits, or `unknown`."""
-        return self.description.architecture if self.description else "unknown"
+        return self.description.architecture if self.description else UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +106,14 @@ class LoraLibrary:
 
         def look() -> LoraPage:
             found = [
-                info
-                for info in self._scan(folders).values()
-                if (architecture is None or info.architecture == architecture) and _matches(info, words)
+                (file, remembered)
+                for file, remembered in self._scan(folders)
+                if _matches(file, remembered.examined.description, architecture, words)
             ]
-            found.sort(key=partial(_place, sort=sort))
-            rest = [info for info in found if after is None or _place(info, sort) > after]
-            page = rest[:limit]
-            following = _write_cursor(sort, page[-1]) if len(rest) > len(page) and page else None
+            found.sort(key=lambda pair: _place(pair[0], sort))
+            rest = [pair for pair in found if after is None or _place(pair[0], sort) > after]
+            page = [_info_of(file, remembered) for file, remembered in rest[:limit]]
+            following = _write_cursor(sort, rest[limit - 1][0]) if len(rest) > limit else None
             return LoraPage(page, len(found), following)
 
         return await to_thread.run_sync(look)
@@ -212,21 +213,19 @@ class LoraLibrary:
     async def _target(self, name: str) -> Path:
         return (await self._reachable())[0] / name
 
-    def _scan(self, folders: Sequence[Path]) -> dict[str, LoraInfo]:
+    def _scan(self, folders: Sequence[Path]) -> Sequence[tuple[LoraFile, Remembered]]:
         with self._lock:
-            files = lora_folder.scan(folders)
+            files = {file.where: file for file in lora_folder.scan(folders).values()}
             known = self._remembered()
-            changed = [(file, str(file.path)) for file in files.values()]
-            changed = [(file, path) for file, path in changed if path not in known or known[path].stamp != file.stamp]
-            for file, path in changed:
-                known[path] = Remembered(file.stamp, lora_folder.examine(file))
-            present = {str(file.path) for file in files.values()}
-            gone = [path for path in known if path not in present]
-            for path in gone:
-                del known[path]
+            changed = [at for at, file in files.items() if at not in known or known[at].stamp != file.stamp]
+            for at in changed:
+                known[at] = Remembered(files[at].stamp, lora_folder.examine(files[at]))
+            gone = [at for at in known if at not in files]
+            for at in gone:
+                del known[at]
             if self._cache is not None:
-                self._cache.store(((path, known[path]) for _, path in changed), gone)
-            return {name: _info_of(file, known[str(file.path)]) for name, file in files.items()}
+                self._cache.store([(at, known[at]) for at in changed], gone)
+            return [(file, known[at]) for at, file in files.items()]
 
     def _info(self, folders: Sequence[Path], name: str, hashing: Report | None) -> LoraInfo:
         file = self._find(folders, name)
@@ -248,7 +247,7 @@ class LoraLibrary:
 
     def _recall(self, file: LoraFile) -> Remembered:
         with self._lock:
-            remembered = self._remembered().get(str(file.path))
+            remembered = self._remembered().get(file.where)
         if remembered is None or remembered.stamp != file.stamp:
             remembered = Remembered(file.stamp, lora_folder.examine(file))
             self._remember(file, remembered)
@@ -256,9 +255,9 @@ class LoraLibrary:
 
     def _remember(self, file: LoraFile, remembered: Remembered) -> None:
         with self._lock:
-            self._remembered()[str(file.path)] = remembered
+            self._remembered()[file.where] = remembered
             if self._cache is not None:
-                self._cache.store([(str(file.path), remembered)])
+                self._cache.store([(file.where, remembered)])
 
     def _remembered(self) -> dict[str, Remembered]:
         if self._known is None:
@@ -297,18 +296,22 @@ def _require_lora(part: Path, name: str) -> None:
         ) from None
 
 
-def _matches(info: LoraInfo, words: Sequence[str]) -> bool:
-    text = "\n".join((info.name, *info.trigger_words)).lower() if words else ""
+def _matches(
+    file: LoraFile, description: LoraDescription | None, architecture: str | None, words: Sequence[str]
+) -> bool:
+    if architecture is not None and architecture != (description.architecture if description else UNKNOWN):
+        return False
+    text = "\n".join((file.name, *(description.trigger_words if description else ()))).lower() if words else ""
     return all(word in text for word in words)
 
 
-def _place(info: LoraInfo, sort: Sort) -> tuple[float, str]:
+def _place(file: LoraFile, sort: Sort) -> tuple[float, str]:
     if sort == "modified":
-        return -info.modified.timestamp(), info.name
-    return (-info.size_bytes if sort == "size" else 0), info.name
+        return -file.modified_s, file.name
+    return (-file.size_bytes if sort == "size" else 0), file.name
 
 
-def _write_cursor(sort: Sort, last: LoraInfo) -> str:
+def _write_cursor(sort: Sort, last: LoraFile) -> str:
     return base64.urlsafe_b64encode(orjson.dumps([sort, *_place(last, sort)])).decode().rstrip("=")
 
 

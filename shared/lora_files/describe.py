@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lora_files.architectures import UNKNOWN, Detection, detect_architecture
 from lora_files.header import SafetensorsHeader, read_header, read_scalars
-from lora_files.keys import key_format_of, split_key
+from lora_files.keys import key_format_of
 from lora_files.networks import Network, alpha_of, network_of
 from lora_files.spellings import loads_by_name
 from lora_files.training import Training, as_object, tags_of, training_of, trigger_words_of
@@ -66,7 +66,7 @@ def describe_lora(header: SafetensorsHeader, alphas: Iterable[float] = ()) -> Lo
     metadata = header.metadata
     network = network_of(header)
     detection = detect_architecture(network.layers, metadata)
-    key_format = key_format_of(split_key(name) for name in header.tensors)
+    key_format = key_format_of(layer.key for layer in network.layers)
     return LoraDescription(
         architecture=detection.architecture,
         base_model=_base_model(metadata, detection),

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from lora_files.strangers import name_stranger
 
@@ -45,6 +45,7 @@ _LENGTH = struct.Struct("<Q")
 _SCALARS: Mapping[str, str] = {"F16": "<e", "F32": "<f", "F64": "<d", "I32": "<i", "I64": "<q"}
 _MAX_SCALARS = 4096
 _MAX_DIMENSIONS = 64
+_MAX_SIZE = 2**63
 
 
 class BadSafetensors(ValueError):
@@ -55,8 +56,7 @@ class BadSafetensors(ValueError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(NamedTuple):
     """Describe one tensor: `start` and `end` are bytes after the header, the end not included."""
 
     dtype: str
@@ -227,7 +227,9 @@ def _counts(value: Any) -> tuple[int, ...] | None:
         return None
     numbers = cast(list[Any], value)
     # The type, not isinstance: True is an int, and no size.
-    if len(numbers) > _MAX_DIMENSIONS or any(type(number) is not int or not 0 <= number < 2**63 for number in numbers):
+    if len(numbers) > _MAX_DIMENSIONS or not {type(number) for number in numbers} <= {int}:
+        return None
+    if numbers and (min(numbers) < 0 or max(numbers) >= _MAX_SIZE):
         return None
     return tuple(numbers)
 

@@ -5,11 +5,10 @@ tables hold what the trainers write and what ComfyUI looks for (its comfy/lora.p
 trainer is a new row.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Target = Literal["model", "text_encoder"]
 KeyFormat = Literal["kohya", "diffusers", "peft", "comfyui", "onetrainer", "lycoris", "original", "unknown"]
@@ -76,12 +75,14 @@ _PREFIXES: tuple[tuple[str, KeyFormat, Target], ...] = (
     ("transformer.", "diffusers", "model"),
     ("unet.", "diffusers", "model"),
 )
+_BY_PREFIX: Mapping[str, tuple[KeyFormat, Target]] = {
+    prefix: (key_format, target) for prefix, key_format, target in _PREFIXES
+}
 # The longest prefix that fits is meant: `unet.base_model.model.`, not `unet.`.
-_BY_LENGTH = sorted(_PREFIXES, key=lambda row: -len(row[0]))
+_PREFIX = re.compile("|".join(re.escape(prefix) for prefix in sorted(_BY_PREFIX, key=len, reverse=True)))
 
 
-@dataclass(frozen=True)
-class LoraKey:
+class LoraKey(NamedTuple):
     """A tensor's name taken apart.
 
     `layer` is in the trainer's own spelling, without prefix; `role` is the tensor's part in it (`down`, `lokr_w1`, …),
@@ -99,7 +100,7 @@ class LoraKey:
         """Return what the tensors of one layer share: prefix and layer."""
         return self.prefix + self.layer
 
-    @cached_property
+    @property
     def plain(self) -> str:
         """Return the layer with `_` for `.`, the spelling that all namings share."""
         return self.layer.replace(".", "_")
@@ -108,10 +109,11 @@ class LoraKey:
 def split_key(name: str) -> LoraKey:
     """Take a tensor's name apart."""
     stem, role = _split_suffix(name)
-    for prefix, key_format, target in _BY_LENGTH:
-        if stem.startswith(prefix):
-            return LoraKey(prefix, stem[len(prefix) :], role, key_format, target)
-    return LoraKey("", stem, role, "original", "model")
+    match = _PREFIX.match(stem)
+    if match is None:
+        return LoraKey("", stem, role, "original", "model")
+    key_format, target = _BY_PREFIX[match.group()]
+    return LoraKey(match.group(), stem[match.end() :], role, key_format, target)
 
 
 def _split_suffix(name: str) -> tuple[str, str]:
@@ -130,8 +132,8 @@ def _split_suffix(name: str) -> tuple[str, str]:
 
 
 def key_format_of(keys: Iterable[LoraKey]) -> KeyFormat:
-    """Return the naming of most of the diffusion model's layers, or of the text encoder's where those are all."""
-    known = [key for key in keys if key.role]
-    counts: Counter[KeyFormat] = Counter(key.key_format for key in known if key.target == "model")
-    counts = counts or Counter(key.key_format for key in known)
+    """Return the naming of most layers, given a key of each; text encoders count only where there is nothing else."""
+    every = list(keys)
+    counts: Counter[KeyFormat] = Counter(key.key_format for key in every if key.target == "model")
+    counts = counts or Counter(key.key_format for key in every)
     return counts.most_common(1)[0][0] if counts else "unknown"
