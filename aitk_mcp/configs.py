@@ -1,49 +1,32 @@
-"""The training configs of a server: AI Toolkit documents, one YAML file each, named as the job that they make."""
+"""The training configs of a server: made by recipes, checked before they are stored, and again before a start."""
 
-import os
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from anyio import to_thread
 
+from aitk_mcp.config_files import BrokenConfig, ConfigFiles, StoredConfig
 from aitk_mcp.dataset_paths import TrainingImages, locate
 from aitk_mcp.datasets import Datasets
-from aitk_mcp.documents import BadDocument, TrainingDocument, dataset_path, read_text
+from aitk_mcp.documents import TrainingDocument, dataset_path, read_document
 from aitk_mcp.recipes import Place, Recipe, RecipeRequest, build_config
 from aitk_mcp.recipes.check import check_document
 from aitk_mcp.recipes.estimate import Estimate, estimate
 from aitk_mcp.recipes.problems import Problem, problem_of, refuse
-from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, ToolError, closest
-from mcp_toolserver.files import make_folder, write_now
+from mcp_toolserver.errors import Conflict, ToolError
 
-_SUFFIXES = (".yaml", ".yml", ".json")
-
-
-@dataclass(frozen=True)
-class StoredConfig:
-    """A config on disk, read as the trainer will read it; `modified` is a Unix time in seconds."""
-
-    name: str
-    path: Path
-    training: TrainingDocument
-    modified: float
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """Return the whole document as the trainer reads it, with its placeholders filled in."""
-        return dict(self.training.raw)
+_NUMBER = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)(?:[eE][-+]?[0-9]+)?$")
 
 
-@dataclass(frozen=True)
-class BrokenConfig:
-    """A file among the configs that is none, and why."""
+class _Dumper(yaml.SafeDumper):
+    """Put in quotes whatever AI Toolkit's loader takes for a number, such as the text 1e-4, and YAML 1.1 does not."""
 
-    name: str
-    path: Path
-    problem: str
-    modified: float
+
+cast(Any, _Dumper).add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
 
 
 @dataclass(frozen=True)
@@ -71,13 +54,23 @@ class Verdict:
 
 
 class Configs:
-    """Make, check, list and delete configs; `engine` is what will train them: cli or embedded."""
+    """Make, check, list and delete configs."""
 
-    def __init__(self, folder: Path, *, outputs: Path, datasets: Datasets, engine: str) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        outputs: Path,
+        datasets: Datasets,
+        engine: str,
+        refusal: Callable[[TrainingDocument], str | None] = lambda document: None,
+    ) -> None:
+        """Take what will train the configs (cli or embedded), and why it would not train one (None where it would)."""
+        self._files = ConfigFiles(folder)
         self.outputs = outputs
         self.engine = engine
         self._datasets = datasets
+        self._refusal = refusal
 
     async def create(self, request: RecipeRequest, *, overwrite: bool = False) -> CreatedConfig:
         """Store the config of a request; raises InvalidArguments or NotFound for what is wrong with it.
@@ -87,9 +80,9 @@ class Configs:
         """
         return await to_thread.run_sync(self._create, request, overwrite)
 
-    async def check(self, request: RecipeRequest) -> Verdict:
+    async def check(self, request: RecipeRequest, *, overwrite: bool = False) -> Verdict:
         """Say what `create` would refuse or warn of, without storing anything."""
-        return await to_thread.run_sync(self._check, request)
+        return await to_thread.run_sync(self._check, request, overwrite)
 
     async def check_stored(self, name: str) -> Verdict:
         """Say what is wrong with a stored config, which may have been changed by hand."""
@@ -97,45 +90,49 @@ class Configs:
 
     async def get(self, name: str) -> StoredConfig:
         """Return a config; raises NotFound with the closest names, InvalidArguments where its file is broken."""
-        return await to_thread.run_sync(self._get, name)
+        return await to_thread.run_sync(self._files.get, name)
 
     async def all(self) -> list[StoredConfig | BrokenConfig]:
         """Return every config, the latest change first."""
-        return await to_thread.run_sync(self._all)
+        return await to_thread.run_sync(self._files.all)
 
     async def delete(self, name: str) -> Path:
         """Delete a config and return where it lay; jobs that were made from it keep their copy."""
 
         def remove() -> Path:
-            path = self._find(name)
+            path = self._files.path_of(name)
             path.unlink()
             return path
 
         return await to_thread.run_sync(remove)
 
     def _create(self, request: RecipeRequest, overwrite: bool) -> CreatedConfig:
-        images = locate(self._datasets, request.dataset_path)
-        recipe = self._build(request, images)
-        # Only ASCII: YAML changes some characters, such as U+0085, that it does not escape.
-        text = yaml.safe_dump(recipe.document, sort_keys=False, width=1000).encode("ascii")
-        path = self.folder / f"{request.name}.yaml"
-        make_folder(self.folder)
-        taken = self._files().get(request.name)
-        if taken is not None and not overwrite and (taken != path or taken.read_bytes() != text):
-            raise Conflict(
-                f"There is another config `{request.name}` already.",
-                hint="Send `overwrite: true` to replace it, or choose another name.",
-                details={"field": "name", "value": request.name},
-            )
-        write_now(path, text)
-        if taken is not None and taken != path:
-            taken.unlink()
-        document = recipe.document
+        images: TrainingImages | None = None
+        missing: ToolError | None = None
+        try:
+            images = locate(self._datasets, request.dataset_path)
+        except ToolError as error:
+            missing = error
+        try:
+            recipe = self._build(request, images)
+        except ToolError as error:
+            # The caller corrects everything at once, not the dataset first and the rest the next time.
+            refuse([*([problem_of(missing, "dataset_path")] if missing else []), *_problems_in(error)])
+            raise
+        if missing is not None:
+            raise missing
+        text = _render(recipe)
+        if not overwrite:
+            self._files.refuse_taken(request.name, text)
         return CreatedConfig(
-            request.name, path, document, self._warnings(recipe, images), self._estimate(recipe, images, request)
+            name=request.name,
+            path=self._files.write(request.name, text),
+            document=recipe.document,
+            warnings=self._warnings(recipe, images),
+            estimate=self._estimate(recipe, images, request),
         )
 
-    def _check(self, request: RecipeRequest) -> Verdict:
+    def _check(self, request: RecipeRequest, overwrite: bool) -> Verdict:
         problems: list[Problem] = []
         images: TrainingImages | None = None
         try:
@@ -147,22 +144,35 @@ class Configs:
         except ToolError as error:
             problems += _problems_in(error)
             return Verdict(tuple(problems), None)
+        try:
+            if not overwrite:
+                self._files.refuse_taken(request.name, _render(recipe))
+        except Conflict as error:
+            problems.append(problem_of(error, "name"))
         warnings = (Problem("", text, severity="warning") for text in self._warnings(recipe, images))
         return Verdict((*problems, *warnings), self._estimate(recipe, images, request))
 
     def _check_stored(self, name: str) -> Verdict:
-        config = self._get(name)
+        config = self._files.get(name)
         problems = check_document(config.document, name, str(self.outputs))
         images: TrainingImages | None = None
         for dataset in config.training.datasets:
             try:
                 images = locate(self._datasets, dataset_path(dataset))
             except ToolError as error:
-                problems.append(problem_of(error, "datasets.folder_path"))
-        train = config.training.block("train")
-        arch = str(config.training.block("model").get("arch"))
+                problems.append(replace(problem_of(error, ""), field="datasets.folder_path"))
+        if any(problem.severity == "error" for problem in problems):
+            return Verdict(tuple(problems), None)
+        refused = self._refusal(config.training)
+        if refused:
+            problems.append(Problem("model", f"It cannot be trained here: {refused}.", severity="warning"))
+        batch_size = config.training.block("train").get("batch_size", 1)
         size = estimate(
-            arch, config.training.steps, int(train.get("batch_size", 1)), images.images if images else None, self.engine
+            config.training.architecture,
+            config.training.steps,
+            batch_size if type(batch_size) is int and batch_size > 0 else 1,
+            images.images if images else None,
+            self.engine,
         )
         return Verdict(tuple(problems), size)
 
@@ -198,7 +208,10 @@ class Configs:
 
     def _warnings(self, recipe: Recipe, images: TrainingImages | None) -> tuple[str, ...]:
         more: list[str] = []
-        if self.engine == "embedded" and not (recipe.model.preset and recipe.model.preset.embedded_only):
+        refused = self._refusal(read_document(recipe.document))
+        if refused:
+            more.append(f"The config is fit for AI Toolkit, but start-training will refuse it here: {refused}.")
+        elif self.engine == "embedded" and not (recipe.model.preset and recipe.model.preset.embedded_only):
             more.append(
                 f"No AI Toolkit is configured here: the embedded engine will train its miniature FLUX (tinyflux), not"
                 f" {recipe.model.name_or_path}. Set AITK_DIR to a checkout of AI Toolkit to train the real model."
@@ -212,52 +225,10 @@ class Configs:
         count = images.images if images else None
         return estimate(recipe.model.architecture.id, steps, request.batch_size, count, self.engine)
 
-    def _get(self, name: str) -> StoredConfig:
-        path = self._find(name)
-        try:
-            return _read(path)
-        except BadDocument as error:
-            raise InvalidArguments(
-                f"The config `{name}` cannot be used: {error}.",
-                hint=f"Correct {path}, or make it anew with create-training-config.",
-                details={"field": "name", "value": name},
-            ) from error
 
-    def _all(self) -> list[StoredConfig | BrokenConfig]:
-        found: list[StoredConfig | BrokenConfig] = []
-        for name, path in self._files().items():
-            try:
-                found.append(_read(path))
-            except BadDocument as error:
-                found.append(BrokenConfig(name, path, str(error), path.stat().st_mtime))
-        return sorted(found, key=lambda config: config.modified, reverse=True)
-
-    def _files(self) -> dict[str, Path]:
-        if not self.folder.is_dir():
-            return {}
-        files = (path for path in self.folder.iterdir() if path.suffix in _SUFFIXES and not path.name.startswith("."))
-        return {path.stem: path for path in sorted(files)}
-
-    def _find(self, name: str) -> Path:
-        known = self._files()
-        if name in known:
-            return known[name]
-        matches = closest(name, known)
-        cure = f"Did you mean `{matches[0]}`? " if matches else ""
-        raise NotFound(
-            f"There is no training config `{name}`.",
-            hint=f"{cure}list-configs shows every config; create-training-config makes one.",
-            details={"field": "name", "value": name, "closest_matches": matches},
-        )
-
-
-def _read(path: Path) -> StoredConfig:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise BadDocument(f"it is no UTF-8 text ({error.reason})") from error
-    training = read_text(text, is_json=path.suffix == ".json", environment=os.environ)
-    return StoredConfig(path.stem, path, training, path.stat().st_mtime)
+def _render(recipe: Recipe) -> bytes:
+    # Only ASCII: YAML changes some characters, such as U+0085, that it does not escape.
+    return yaml.dump(recipe.document, Dumper=_Dumper, sort_keys=False, width=1000).encode("ascii")
 
 
 def _problems_in(error: ToolError) -> list[Problem]:

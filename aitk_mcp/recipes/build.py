@@ -53,7 +53,7 @@ def build_config(request: RecipeRequest, place: Place) -> Recipe:
     except ToolError as error:
         problems.append(problem_of(error, "model_name"))
     settings, wrong_overrides = check_overrides(request.overrides)
-    problems += [*_wrong_values(request, place), *wrong_overrides]
+    problems += [*_wrong_values(request), *wrong_overrides]
     refuse(problems)
     # `refuse` has raised where no model was found.
     assert model is not None
@@ -96,11 +96,9 @@ def environment_references(document: Mapping[str, Any]) -> Iterator[Problem]:
             )
 
 
-def _wrong_values(request: RecipeRequest, place: Place) -> Iterator[Problem]:
+def _wrong_values(request: RecipeRequest) -> Iterator[Problem]:
     if request.epochs is not None and "steps" in request.model_fields_set:
         yield Problem("epochs", "`steps` and `epochs` were both given.", hint="Give only one of them.")
-    if request.epochs is not None and place.images is None:
-        yield Problem("epochs", "`epochs` needs a dataset whose images can be counted.", hint="Give `steps` instead.")
     resolutions = request.resolution if isinstance(request.resolution, list) else [request.resolution]
     for resolution in resolutions:
         if resolution % 32:
@@ -151,6 +149,11 @@ def _doubts(request: RecipeRequest, model: ModelChoice) -> Iterator[str]:
         yield f"`min_snr_gamma` was left out: {architecture.label} is a flow model, which has no such weights."
     if request.train_text_encoder and not is_ddpm:
         yield f"`train_text_encoder` has only been seen to work with SD 1.5 and SDXL, not with {architecture.label}."
+    if "alpha" in request.model_fields_set and request.alpha != request.rank and not is_ddpm:
+        yield (
+            f"`alpha` {request.alpha:g} has no effect: AI Toolkit trains {architecture.label} with alpha = rank"
+            f" ({request.rank})."
+        )
     if request.use_wandb:
         yield "With `use_wandb` AI Toolkit keeps no loss file; the loss curve then comes from the log."
     if architecture.group == "instruction":

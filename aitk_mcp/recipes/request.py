@@ -35,7 +35,7 @@ class RecipeOptions(BaseModel):
         gt=0,
         le=4096,
         validation_alias=AliasChoices("alpha", "network_alpha"),
-        description="Alpha of the LoRA; its strength in training is alpha / rank.",
+        description="Alpha of the LoRA; used for SD 1.5 and SDXL, the rank takes its place elsewhere.",
     )
     trigger_word: str | None = Field(
         None, min_length=1, max_length=100, description="Word that calls the subject; put before captions without it."

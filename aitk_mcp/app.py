@@ -1,0 +1,116 @@
+"""The only place where the objects of aitk_mcp are built."""
+
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from anyio import to_thread
+from starlette.applications import Starlette
+
+from aitk_mcp.configs import Configs
+from aitk_mcp.datasets import Datasets
+from aitk_mcp.documents import TrainingDocument
+from aitk_mcp.embedded.recipe import refusal
+from aitk_mcp.model_routes import model_routes
+from aitk_mcp.models import Models
+from aitk_mcp.settings import AitkSettings
+from aitk_mcp.tools.configs import config_tools
+from aitk_mcp.tools.datasets import dataset_tools
+from aitk_mcp.tools.models import model_tools
+from aitk_mcp.tools.system import system_tools
+from aitk_mcp.tools.training import training_tools
+from aitk_mcp.tools.training_routes import training_routes
+from aitk_mcp.trainers.cli import CliTrainer, CommandLine
+from aitk_mcp.training import TrainingJobs
+from mcp_toolserver import __version__
+from mcp_toolserver.app import BackendState, ServerIdentity, ToolServer, create_server_app, door_policy
+from mcp_toolserver.files import make_folder
+from mcp_toolserver.tools import Toolbox
+
+_INSTRUCTIONS = (
+    "Trains LoRAs with AI Toolkit. `upload-dataset` stores images with captions; `create-training-config` makes the "
+    "document and warns of what may fail; `start-training` answers at once with a job_id, and `wait-training` waits "
+    "for it without losing anything. `list-exported-models` and `download-model` have the result."
+)
+_VERSION = re.compile(r"VERSION\s*=\s*[\"']([^\"']+)[\"']")
+
+
+def build(settings: AitkSettings) -> ToolServer:
+    """Build the server's objects; nothing is started or written before its lifespan begins."""
+    is_embedded = settings.engine == "embedded"
+    refused: Callable[[TrainingDocument], str | None] = refusal if is_embedded else _nothing_refused
+    datasets = Datasets(settings.datasets_folder)
+    models = Models(settings.outputs_folder)
+    configs = Configs(
+        settings.data_dir / "configs",
+        outputs=settings.outputs_folder,
+        datasets=datasets,
+        engine=settings.engine,
+        refusal=refused,
+    )
+    trainer = CliTrainer(_command_line(settings), settings.data_dir / "jobs", default_gpu_ids=settings.gpu_ids)
+    jobs = TrainingJobs(trainer, configs, refused)
+    folders = {"datasets": settings.datasets_folder, "outputs": settings.outputs_folder, "jobs": settings.data_dir}
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncGenerator[None]:
+        await to_thread.run_sync(make_folder, settings.data_dir)
+        await datasets.recover()
+        async with jobs.watching():
+            yield
+
+    return ToolServer(
+        identity=ServerIdentity(
+            name="aitk_mcp", title="LoRA Loop: AI Toolkit", version=__version__, instructions=_INSTRUCTIONS
+        ),
+        toolbox=Toolbox(
+            [
+                *dataset_tools(datasets),
+                *config_tools(configs),
+                *training_tools(jobs),
+                *model_tools(models, jobs),
+                *system_tools(settings.engine, folders),
+            ]
+        ),
+        backend=_backend(settings),
+        routes=[*training_routes(jobs), *model_routes(models)],
+        lifespan=lifespan,
+    )
+
+
+def create_app(settings: AitkSettings) -> Starlette:
+    """Build a new app; an app runs once."""
+    return create_server_app(build(settings), door_policy(settings), settings.public_url)
+
+
+def _command_line(settings: AitkSettings) -> CommandLine:
+    if settings.engine == "cli" and settings.aitk_dir is not None:
+        return CommandLine.ai_toolkit(settings.aitk_dir, settings.aitk_python)
+    return CommandLine.embedded(settings.data_dir)
+
+
+def _backend(settings: AitkSettings) -> Callable[[], Awaitable[BackendState]]:
+    async def embedded() -> BackendState:
+        detail = "No AI Toolkit is configured: a miniature FLUX (tinyflux) is trained on the CPU."
+        return BackendState(state="ok", engine="embedded", version=__version__, detail=detail)
+
+    async def cli() -> BackendState:
+        return await to_thread.run_sync(_checkout_state, settings.trainer_root)
+
+    return cli if settings.engine == "cli" else embedded
+
+
+def _checkout_state(folder: Path) -> BackendState:
+    if not (folder / "run.py").is_file():
+        detail = f"There is no run.py in {folder}; AITK_DIR must be a checkout of AI Toolkit."
+        return BackendState(state="unavailable", engine="cli", detail=detail)
+    try:
+        found = _VERSION.search((folder / "version.py").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        found = None
+    return BackendState(state="ok", engine="cli", version=found[1] if found else None, detail=str(folder))
+
+
+def _nothing_refused(document: TrainingDocument) -> str | None:
+    return None

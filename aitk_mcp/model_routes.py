@@ -1,0 +1,18 @@
+"""The data plane of models: downloads of any size, by ranges."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from aitk_mcp.models import Models
+from mcp_toolserver.files import ranged_file_response
+
+
+def model_routes(models: Models) -> list[Route]:
+    """Return `GET` and `HEAD /models/{path}`, relative to the outputs folder. Unknown paths raise NotFound."""
+
+    async def download(request: Request) -> Response:
+        model = await models.find(request.path_params["path"])
+        return await ranged_file_response(model.path, request, sha256=await models.known_sha256(model))
+
+    return [Route("/models/{path:path}", download, methods=["GET"])]

@@ -1,0 +1,240 @@
+"""The LoRAs that trainings left in the outputs folder: found, described, frozen under a name, and sent.
+
+<outputs>/<job>/<job>.safetensors                 finished
+<outputs>/<job>/<job>_000000250.safetensors       a checkpoint, which AI Toolkit deletes when newer ones come
+<outputs>/_exported/<name>.safetensors            a copy that no training changes any more
+"""
+
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+from anyio import to_thread
+
+from aitk_mcp.documents import BadDocument, read_text
+from lora_files.describe import LoraDescription, describe_file
+from lora_files.header import BadSafetensors
+from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, closest
+from mcp_toolserver.files import BATCH_BYTES, make_folder, publish_now, safe_relative, sha256_of_file
+from mcp_toolserver.tools import Report, unheard
+
+Kind = Literal["final", "checkpoint", "exported", "other"]
+EXPORTS = "_exported"
+_CHECKPOINT = re.compile(r"(?P<job>.+?)(?:_(?P<step>\d{9}))?(?P<stage>_high_noise|_low_noise)?\.safetensors")
+_REMEMBERED = 2000
+
+
+@dataclass(frozen=True)
+class Model:
+    """A LoRA file; `model_path` is relative to the outputs folder, with `/`; `modified` is a Unix time in seconds.
+
+    `problem` says why the file cannot be described, which is so for a moment while the trainer writes it.
+    """
+
+    model_path: str
+    path: Path
+    job: str | None
+    kind: Kind
+    step: int | None
+    size_bytes: int
+    modified: float
+    description: LoraDescription | None
+    problem: str | None
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether a training ended with this file, rather than passing by."""
+        return self.kind in ("final", "exported") and self.problem is None
+
+
+@dataclass(frozen=True)
+class _Stamp:
+    inode: int
+    size_bytes: int
+    modified_ns: int
+
+
+class Models:
+    """List, describe and export the LoRAs under one outputs folder; a path never leads out of it."""
+
+    def __init__(self, outputs: Path) -> None:
+        self.outputs = outputs
+        self._described: OrderedDict[tuple[Path, _Stamp], LoraDescription | str] = OrderedDict()
+        self._digests: dict[tuple[Path, _Stamp], str] = {}
+
+    async def all(self) -> list[Model]:
+        """Return every LoRA, the newest first."""
+        return await to_thread.run_sync(self._all)
+
+    async def find(self, model_path: str) -> Model:
+        """Return a LoRA by its path, with or without `.safetensors`, or by the name of its job.
+
+        Raises NotFound with the closest paths, and InvalidArguments for a path that leads elsewhere.
+        """
+        return await to_thread.run_sync(self._find, model_path)
+
+    async def sha256(self, model: Model, report: Report = unheard) -> str:
+        """Return the digest of a LoRA in hex; it is computed once for each state of the file."""
+        key = (model.path, await to_thread.run_sync(_stamp, model.path))
+        if key not in self._digests:
+            self._digests[key] = await sha256_of_file(model.path, report)
+        return self._digests[key]
+
+    async def known_sha256(self, model: Model) -> str | None:
+        """Return the digest of a LoRA where it was computed before."""
+        return self._digests.get((model.path, await to_thread.run_sync(_stamp, model.path)))
+
+    async def read(self, model: Model) -> bytes:
+        """Return the bytes of a LoRA."""
+        return await to_thread.run_sync(model.path.read_bytes)
+
+    async def training_config(self, model: Model) -> dict[str, Any] | None:
+        """Return the config document that the trainer kept beside a LoRA, or None where there is none to read."""
+        if model.job is None:
+            return None
+        return await to_thread.run_sync(_kept_config, self.outputs / model.job / "config.yaml")
+
+    async def export(self, source: Model, name: str, *, overwrite: bool) -> Model:
+        """Copy a LoRA to `_exported/<name>.safetensors`, byte for byte; the same export again answers the same.
+
+        Raises Conflict where another file bears the name and `overwrite` is false.
+        """
+        await to_thread.run_sync(partial(self._export, source, name, overwrite=overwrite))
+        return await self.find(f"{EXPORTS}/{name}.safetensors")
+
+    def _all(self) -> list[Model]:
+        models: list[Model] = []
+        for path in self._files():
+            try:
+                models.append(self._model(path))
+            except FileNotFoundError:
+                # The trainer deletes its oldest checkpoint at this moment.
+                continue
+        return sorted(models, key=lambda model: (model.modified, model.step or 0, model.model_path), reverse=True)
+
+    def _files(self) -> Iterator[Path]:
+        if not self.outputs.is_dir():
+            return
+        for folder in (self.outputs, *(path for path in self.outputs.iterdir() if path.is_dir())):
+            if not folder.name.startswith("."):
+                files = (path for path in folder.glob("*.safetensors") if path.is_file())
+                yield from (path for path in files if not path.name.startswith("."))
+
+    def _model(self, path: Path) -> Model:
+        stamp = _stamp(path)
+        described = self._describe(path, stamp)
+        description = described if isinstance(described, LoraDescription) else None
+        kind, job, step = self._place(path)
+        return Model(
+            model_path=path.relative_to(self.outputs).as_posix(),
+            path=path,
+            job=job,
+            kind=kind,
+            step=step if step is not None or description is None else description.training.steps,
+            size_bytes=stamp.size_bytes,
+            modified=stamp.modified_ns / 1e9,
+            description=description,
+            problem=described if isinstance(described, str) else None,
+        )
+
+    def _place(self, path: Path) -> tuple[Kind, str | None, int | None]:
+        if path.parent == self.outputs:
+            return "other", None, None
+        if path.parent.name == EXPORTS:
+            return "exported", None, None
+        job = path.parent.name
+        found = _CHECKPOINT.fullmatch(path.name)
+        if found is None or found["job"] != job:
+            return "other", job, None
+        return ("checkpoint", job, int(found["step"])) if found["step"] else ("final", job, None)
+
+    def _describe(self, path: Path, stamp: _Stamp) -> LoraDescription | str:
+        key = (path, stamp)
+        if key not in self._described:
+            try:
+                self._described[key] = describe_file(path)
+            except BadSafetensors as error:
+                return str(error)
+            while len(self._described) > _REMEMBERED:
+                self._described.popitem(last=False)
+        self._described.move_to_end(key)
+        return self._described[key]
+
+    def _find(self, model_path: str) -> Model:
+        wanted = safe_relative(self._relative(model_path), field="model_path").as_posix()
+        known = {path.relative_to(self.outputs).as_posix(): path for path in self._files()}
+        by_job = f"{wanted}/{wanted}.safetensors"
+        by_name = {path.name: path for path in known.values()}
+        path = known.get(wanted) or known.get(f"{wanted}.safetensors") or known.get(by_job)
+        path = path or by_name.get(wanted) or by_name.get(f"{wanted}.safetensors")
+        if path is not None:
+            return self._model(path)
+        matches = closest(wanted, known)
+        raise NotFound(
+            f"There is no model `{model_path}` in the outputs folder.",
+            hint=f"Did you mean `{matches[0]}`?" if matches else "list-exported-models shows what is there.",
+            details={"field": "model_path", "value": model_path, "closest_matches": matches},
+        )
+
+    def _relative(self, model_path: str) -> str:
+        path = Path(model_path)
+        return path.relative_to(self.outputs).as_posix() if path.is_relative_to(self.outputs) else model_path
+
+    def _export(self, source: Model, name: str, *, overwrite: bool) -> None:
+        if source.problem is not None:
+            raise InvalidArguments(
+                f"{source.model_path} is no complete LoRA: {source.problem}",
+                hint="Wait until the trainer has written it, or export another.",
+            )
+        folder = self.outputs / EXPORTS
+        target = folder / f"{name}.safetensors"
+        make_folder(folder)
+        if target.exists() and not overwrite:
+            if _same_bytes(source.path, target):
+                return
+            raise Conflict(
+                f"`{target.name}` was exported before, from other bytes.",
+                hint="Send `overwrite: true` to replace it, or choose another `name`.",
+                details={"model_path": f"{EXPORTS}/{target.name}"},
+            )
+        work = folder / f".{uuid4().hex}.part"
+        try:
+            _copy(source.path, work)
+            publish_now(work, target, overwrite=overwrite)
+        finally:
+            work.unlink(missing_ok=True)
+
+
+def _stamp(path: Path) -> _Stamp:
+    state = path.stat()
+    return _Stamp(state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+def _kept_config(path: Path) -> dict[str, Any] | None:
+    try:
+        text = path.read_text(encoding="utf-8")
+        return dict(read_text(text, is_json=False, environment=os.environ).raw)
+    except (OSError, UnicodeDecodeError, BadDocument):
+        return None
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as reader, target.open("xb") as writer:
+        while batch := reader.read(BATCH_BYTES):
+            writer.write(batch)
+
+
+def _same_bytes(one: Path, other: Path) -> bool:
+    if one.stat().st_size != other.stat().st_size:
+        return False
+    with one.open("rb") as first, other.open("rb") as second:
+        while batch := first.read(BATCH_BYTES):
+            if batch != second.read(BATCH_BYTES):
+                return False
+    return True

@@ -1,0 +1,71 @@
+"""What aitk_mcp is told from outside."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from mcp_toolserver.settings import ServerSettings
+
+
+class AitkSettings(ServerSettings):
+    """Settings of aitk_mcp; AITK_DIR is the name that people already use for AI Toolkit's checkout."""
+
+    model_config = SettingsConfigDict(env_prefix="AITK_MCP_")
+
+    port: int = Field(8190, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    data_dir: Path = Field(Path.home() / ".loraloop" / "aitk", description="folder for everything this server keeps")
+    # Datasets travel as base64 in one call, since it is all or nothing.
+    max_body_bytes: int = Field(128 * 1024 * 1024, ge=65536, description="largest request body in bytes")
+    trainer: Literal["auto", "cli", "embedded"] = Field(
+        "auto", description="what trains; `auto` is AI Toolkit where AITK_DIR is set, else the embedded engine"
+    )
+    aitk_dir: Path | None = Field(
+        None,
+        validation_alias=AliasChoices("AITK_DIR", "AITK_MCP_AITK_DIR"),
+        description="checkout of AI Toolkit on this machine, which holds run.py",
+    )
+    aitk_python: Path | None = Field(
+        None, description="Python that runs AI Toolkit; that of the checkout's venv where it is left out"
+    )
+    datasets_dir: Path | None = Field(
+        None, description="folder of the datasets; `datasets` in the checkout or data_dir"
+    )
+    outputs_dir: Path | None = Field(
+        None, description="folder of the trained models; `output` in the checkout or data_dir"
+    )
+    gpu_ids: str = Field("0", description="GPU that trains where start-training names none, such as `0` or `0,1`")
+
+    @field_validator("aitk_dir", "aitk_python", "datasets_dir", "outputs_dir", mode="before")
+    @classmethod
+    def _is_path(cls, value: object) -> object:
+        return Path(value).expanduser().absolute() if value and isinstance(value, str | Path) else None
+
+    @model_validator(mode="after")
+    def _cli_needs_a_checkout(self) -> Self:
+        if self.trainer == "cli" and self.aitk_dir is None:
+            raise ValueError("trainer `cli` needs AITK_DIR, the folder that holds AI Toolkit's run.py")
+        return self
+
+    @property
+    def engine(self) -> Literal["cli", "embedded"]:
+        """Return what trains: a checkout that is configured is never replaced by the embedded engine."""
+        if self.trainer == "auto":
+            return "cli" if self.aitk_dir is not None else "embedded"
+        return self.trainer
+
+    @property
+    def trainer_root(self) -> Path:
+        """Return the folder in which the trainer keeps datasets and outputs where nothing else is set."""
+        return self.aitk_dir if self.engine == "cli" and self.aitk_dir is not None else self.data_dir
+
+    @property
+    def datasets_folder(self) -> Path:
+        """Return the folder of the datasets."""
+        return self.datasets_dir or self.trainer_root / "datasets"
+
+    @property
+    def outputs_folder(self) -> Path:
+        """Return the folder of the trained models."""
+        return self.outputs_dir or self.trainer_root / "output"
