@@ -43,7 +43,7 @@ _INSTRUCTIONS = (
 def build(settings: ComfySettings) -> ToolServer:
     """Build the server's objects; nothing is started or touched before its lifespan begins."""
     selection = Selection(_wanted(settings))
-    comfyui = ComfyUI(selection.address)
+    comfyui = ComfyUI(selection.address, lost_after_s=settings.lost_after_s)
     jobs = Jobs(
         JobStore(settings.data_dir / "jobs.sqlite"),
         comfyui,

@@ -33,6 +33,9 @@ class ComfySettings(ServerSettings):
         validation_alias=AliasChoices("COMFYUI_DIR", "COMFY_MCP_COMFYUI_DIR"),
         description="folder of ComfyUI on this machine, which LoRAs are written to",
     )
+    lost_after_s: float = Field(
+        60.0, gt=0, description="seconds that an unfinished job waits for a ComfyUI that does not answer any more"
+    )
 
     @field_validator("comfyui_api_url")
     @classmethod

@@ -86,12 +86,17 @@ class ComfyUI:
         """Return what the server says of its node classes; kept until `refresh`, or until the connection was lost."""
         seen = self._object_info
         async with self._object_info_lock:
-            changed_meanwhile = refresh and self._object_info is not seen
-            stale = self._object_info_connection != self._socket.connection
-            if self._object_info is None or stale or (refresh and not changed_meanwhile):
-                self._object_info_connection = self._socket.connection
-                self._object_info = await self._object("/object_info", _OBJECT_INFO_TIMEOUT_S)
-            return self._object_info
+            known = self._object_info
+            # Whoever waited for the lock has what another caller has just fetched.
+            if known is None or self._was_away() or (refresh and known is seen):
+                known = self._object_info = await self._object("/object_info", _OBJECT_INFO_TIMEOUT_S)
+            return known
+
+    def _was_away(self) -> bool:
+        """Tell whether the connection broke since this was last asked: nodes may have been installed meanwhile."""
+        before, now = self._object_info_connection, self._socket.connection
+        self._object_info_connection = before if now is None else now
+        return before is not None and now is not None and now != before
 
     async def model_folders(self) -> tuple[str, ...]:
         """Return the kinds of models, such as `checkpoints`."""
@@ -146,7 +151,7 @@ class ComfyUI:
         Raises InvalidArguments that names each fault. When the answer is lost the id is looked up, so that
         BackendUnavailable means that nothing was queued as far as the server knows.
         """
-        await self._socket.wait_connected(_SOCKET_WAIT_S)
+        await self._socket.wait_tried(_SOCKET_WAIT_S)
         request = {
             "prompt": graph,
             "prompt_id": prompt_id,
@@ -241,7 +246,8 @@ class ComfyUI:
             "POST",
             "/upload/image",
             timeout_s=_UPLOAD_TIMEOUT_S,
-            files={"image": (filename, content)},
+            # Without a type, httpx would look for the system's table of types on disk.
+            files={"image": (filename, content, "application/octet-stream")},
             data={"type": "input", "overwrite": "true" if overwrite else "false"},
         )
         answer = self._http.json_of(response) if response.is_success else None

@@ -29,6 +29,7 @@ from mcp_toolserver.errors import ToolError
 log = logging.getLogger(__name__)
 
 _OPEN_TIMEOUT_S = 5.0
+_CLOSE_TIMEOUT_S = 1.0
 # ComfyUI's event loop stalls while it loads a large model; a short ping timeout would take that for a dead server.
 _PING_TIMEOUT_S = 60.0
 # One preview of a large video frame fits; anything beyond is no preview.
@@ -46,13 +47,14 @@ class EventSocket:
         self._client_id = client_id
         self._listeners: dict[str, list[MemoryObjectSendStream[Event]]] = {}
         self._current: str | None = None
-        self._connected = anyio.Event()
+        self._connected = False
+        self._tried = anyio.Event()
         self._opened = 0
 
     @property
     def connection(self) -> int | None:
         """Return the number of this connection, or None: another number may mean a restart, which forgets prompts."""
-        return self._opened if self._connected.is_set() else None
+        return self._opened if self._connected else None
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -64,11 +66,10 @@ class EventSocket:
             finally:
                 tasks.cancel_scope.cancel()
 
-    async def wait_connected(self, timeout_s: float) -> bool:
-        """Wait for the socket to be open; False when the time runs out."""
+    async def wait_tried(self, timeout_s: float) -> None:
+        """Wait until the socket is open, or could not be opened; at most `timeout_s` seconds."""
         with anyio.move_on_after(timeout_s):
-            await self._connected.wait()
-        return self._connected.is_set()
+            await self._tried.wait()
 
     @contextmanager
     def listening(self, prompt_id: str) -> Generator[MemoryObjectReceiveStream[Event]]:
@@ -93,24 +94,31 @@ class EventSocket:
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
-                async with await self._open() as socket:
-                    pause_s = _FIRST_PAUSE_S
+                socket = await self._open()
+                pause_s = _FIRST_PAUSE_S
+                try:
                     await self._listen(socket)
+                finally:
+                    # The farewell takes a moment that a cancelled task does not have.
+                    with anyio.CancelScope(shield=True):
+                        await socket.close()
             except (OSError, TimeoutError, WebSocketException, ToolError) as error:
                 log.debug("no event socket", extra={"reason": str(error)})
-            if self._connected.is_set():
-                self._connected = anyio.Event()
+            self._tried.set()
+            if self._connected:
+                self._connected = False
                 self._tell_all(Disconnected())
             await anyio.sleep(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
-    async def _open(self) -> connect:
+    async def _open(self) -> ClientConnection:
         url = await self._address()
         parts = urlsplit(url)
         scheme = "wss" if parts.scheme == "https" else "ws"
-        return connect(
+        return await connect(
             f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}/ws?clientId={quote(self._client_id)}",
             open_timeout=_OPEN_TIMEOUT_S,
+            close_timeout=_CLOSE_TIMEOUT_S,
             ping_timeout=_PING_TIMEOUT_S,
             max_size=_LARGEST_FRAME_BYTES,
             compression=None,
@@ -122,7 +130,8 @@ class EventSocket:
         await socket.send(_FEATURES)
         self._current = None
         self._opened += 1
-        self._connected.set()
+        self._connected = True
+        self._tried.set()
         self._tell_all(Connected())
         async for frame in socket:
             event = parse_text(frame) if isinstance(frame, str) else parse_binary(frame)

@@ -25,7 +25,8 @@ Locate = Callable[[str], Awaitable[Literal["pending", "running"] | Ending | None
 
 # A prompt that somebody else removes from the queue leaves no event of its own, so that silence is looked into.
 _QUIET_S = 5.0
-_RETRY_S = 0.5
+# Without a socket, asking is the only way to know.
+_DEAF_S = 0.5
 
 
 class Watch:
@@ -79,7 +80,8 @@ class Watch:
                 return ending
 
     async def _next(self) -> Event | None:
-        with anyio.move_on_after(_QUIET_S if self._silent_since is None else _RETRY_S):
+        deaf = self._connection() is None or self._silent_since is not None
+        with anyio.move_on_after(_DEAF_S if deaf else _QUIET_S):
             return await self._events.receive()
         return None
 
