@@ -1,19 +1,44 @@
 """What a graph's models ask of it: the rules of FLUX, and LoRAs made for the checkpoint that they are put on."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from comfy_mcp.workflows.families import FLUX, family_of, family_of_architecture, lora_fits, title_of
-from comfy_mcp.workflows.graphs import class_of, inputs_of, link_of
+from comfy_mcp.workflows.graphs import class_of, inputs_of, is_object, link_of
 from comfy_mcp.workflows.problems import Problem, problem_at
 from comfy_mcp.workflows.recipes import RECIPES
 from comfy_mcp.workflows.requests import GUIDANCE
+from comfy_mcp.workflows.specs import ObjectInfo, spec_of
 from mcp_toolserver.errors import closest
 
 _MODEL_NAMES = ("ckpt_name", "unet_name")
 # Nodes that put a guidance value into the conditioning themselves, or take it out on purpose.
 _GUIDED = frozenset({"FluxGuidance", "CLIPTextEncodeFlux", "FluxDisableGuidance"})
 _PROMPT_INPUTS = ("positive", "conditioning")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedModels:
+    """Name the model files that a graph loads, as far as the server has them."""
+
+    loras: frozenset[str]
+    checkpoints: frozenset[str]
+
+
+def named_models(graph: object, object_info: ObjectInfo) -> NamedModels:
+    """Return the files that a graph names and that the loaders' lists have, for their architectures to be looked up."""
+    found: dict[str, set[str]] = {"lora_name": set(), **{field: set() for field in _MODEL_NAMES}}
+    for node in graph.values() if is_object(graph) else ():
+        spec = spec_of(object_info, class_of(node))
+        for field, names in found.items():
+            name, listed = inputs_of(node).get(field), spec.takes(field) if spec else None
+            if isinstance(name, str) and listed is not None and name in (listed.options or ()):
+                names.add(name)
+    return NamedModels(
+        loras=frozenset(found["lora_name"]),
+        checkpoints=frozenset(name for field in _MODEL_NAMES for name in found[field]),
+    )
 
 
 def family_problems(

@@ -1,0 +1,158 @@
+"""The tools around graphs: check one, list those to start from, get one filled in."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, ClassVar, Literal
+
+from anyio import to_thread
+from pydantic import AliasChoices, Field
+
+from comfy_mcp.workflow_checks import WorkflowChecks
+from comfy_mcp.workflows.mermaid import to_mermaid
+from comfy_mcp.workflows.problems import has_errors
+from comfy_mcp.workflows.templates import Template, find_template, get_template, list_templates
+from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
+
+
+class ValidateWorkflow(Arguments):
+    """Check a ComfyUI graph before it is run: unknown nodes and inputs, missing or wrong links, values that are not in
+    the server's lists, numbers out of range, LoRAs without effect, Stable Diffusion habits on FLUX. Queues nothing."""
+
+    classic_mistakes: ClassVar[Mapping[str, str]] = {
+        "prompt": "the graph belongs in `workflow`.",
+        "graph": "the graph belongs in `workflow`.",
+    }
+    workflow: dict[str, Any] = Field(
+        description="nodes by id, each with `class_type` and `inputs`; or a graph saved by the page"
+    )
+
+
+class ListWorkflows(Arguments):
+    """List the graphs to start from, with the parameters that each takes."""
+
+    family: str | None = Field(None, description="only those for this family of models: flux, sdxl, sd15, …")
+
+
+class GetWorkflow(Arguments):
+    """Get a graph by name with its parameters set, ready for execute-workflow, and as a Mermaid drawing."""
+
+    classic_mistakes: ClassVar[Mapping[str, str]] = {"inputs": "values for a listed workflow belong in `parameters`."}
+    name: str = Field(
+        validation_alias=AliasChoices("name", "workflow_name"), description="name, as list-workflows has it"
+    )
+    parameters: dict[str, Any] = Field(
+        default_factory=dict[str, Any], description="values by parameter; those left out keep their defaults"
+    )
+
+
+class WorkflowProblem(Result):
+    """One fault of a graph."""
+
+    node_id: str | None = Field(description="id of the node; null for a fault of the whole graph")
+    class_type: str | None = Field(description="class of the node")
+    input: str | None = Field(description="name of the input")
+    code: str = Field(description="what kind of fault, in ComfyUI's words where it has them")
+    severity: Literal["error", "warning"] = Field(
+        description="error: ComfyUI would refuse it, fail on it, or run something else; warning: it runs"
+    )
+    message: str = Field(description="what is wrong, and how to mend it")
+    closest_matches: list[str] = Field(description="valid values, best first; for a link, links as JSON")
+
+
+class WorkflowCheck(Result):
+    """What a check of a graph found."""
+
+    valid: bool = Field(description="whether the graph can run: there may still be warnings")
+    problems: list[WorkflowProblem] = Field(description="errors first")
+    nodes: int = Field(description="how many nodes the graph has")
+    converted: bool = Field(description="whether it was converted from the form that ComfyUI's page saves")
+    message: str = Field(description="what to do next")
+
+
+class WorkflowParameter(Result):
+    """A value that can be set in a graph."""
+
+    name: str = Field(description="name, for `parameters` of get-workflow")
+    description: str = Field(description="what it means")
+    default: str | int | float | bool = Field(description="value when it is left out; its type is the type to give")
+
+
+class WorkflowSummary(Result):
+    """A graph in a list."""
+
+    name: str = Field(description="name, for get-workflow")
+    title: str = Field(description="name in words")
+    description: str = Field(description="what it makes")
+    family: str = Field(description="family of models that it is for")
+    parameters: list[WorkflowParameter] = Field(description="what can be set")
+
+
+class WorkflowList(Result):
+    """The graphs to start from."""
+
+    workflows: list[WorkflowSummary] = Field(description="by name")
+    total: int = Field(description="how many")
+
+
+class WorkflowGraph(Result):
+    """A graph with its parameters set."""
+
+    name: str = Field(description="name")
+    title: str = Field(description="name in words")
+    description: str = Field(description="what it makes")
+    family: str = Field(description="family of models that it is for")
+    parameters: list[WorkflowParameter] = Field(description="what can be set, with the defaults")
+    workflow: dict[str, Any] = Field(description="the graph in API format, for execute-workflow")
+    mermaid: str = Field(description="the graph as a Mermaid flow chart")
+
+
+def workflow_tools(checks: WorkflowChecks) -> list[AnyTool]:
+    """Return the tools around graphs."""
+
+    async def validate(args: ValidateWorkflow, call: Call) -> WorkflowCheck:
+        checked = await checks.check(args.workflow)
+        return WorkflowCheck(
+            valid=not has_errors(checked.problems),
+            problems=[WorkflowProblem.model_validate(asdict(problem)) for problem in checked.problems],
+            nodes=len(checked.graph or {}),
+            converted=checked.converted,
+            message=_verdict(len(checked.problems), runs=not has_errors(checked.problems)),
+        )
+
+    async def list_all(args: ListWorkflows, call: Call) -> WorkflowList:
+        # The first call reads the packaged files.
+        templates = await to_thread.run_sync(list_templates)
+        found = [_summary(template) for template in templates if args.family in {None, template.family}]
+        return WorkflowList(workflows=found, total=len(found))
+
+    async def get(args: GetWorkflow, call: Call) -> WorkflowGraph:
+        template = await to_thread.run_sync(find_template, args.name)
+        graph = get_template(template.name, args.parameters)
+        return WorkflowGraph(**dict(_summary(template)), workflow=graph, mermaid=to_mermaid(graph))
+
+    return [
+        Tool(name="validate-workflow", args=ValidateWorkflow, result=WorkflowCheck, effect=Effect.READ, run=validate),
+        Tool(name="list-workflows", args=ListWorkflows, result=WorkflowList, effect=Effect.READ, run=list_all),
+        Tool(name="get-workflow", args=GetWorkflow, result=WorkflowGraph, effect=Effect.READ, run=get),
+    ]
+
+
+def _summary(template: Template) -> WorkflowSummary:
+    return WorkflowSummary(
+        name=template.name,
+        title=template.title,
+        description=template.description,
+        family=template.family,
+        parameters=[
+            WorkflowParameter(name=parameter.name, description=parameter.description, default=parameter.default)
+            for parameter in template.parameters
+        ],
+    )
+
+
+def _verdict(problems: int, *, runs: bool) -> str:
+    if not runs:
+        return "It cannot run: correct the inputs that the errors name and check again."
+    if problems:
+        return "It runs with execute-workflow, and the warnings say what the picture loses."
+    return "Nothing is wrong: run it with execute-workflow."
