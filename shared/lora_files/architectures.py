@@ -188,8 +188,8 @@ def architecture_in_words(metadata: Mapping[str, str]) -> str | None:
 
 def _by_layers(layers: Sequence[Layer]) -> Detection | None:
     # One text for all layers: a pattern over it costs less than a pattern over each.
-    text = "\n".join(layer.key.plain for layer in layers)
-    by_name = {layer.key.plain: layer for layer in layers}
+    by_name = {layer.key.plain: layer for layer in layers if "\n" not in layer.key.plain}
+    text = "\n".join(by_name)
     for signature in SIGNATURES:
         found = [by_name[match.group()] for match in signature.pattern.finditer(text)]
         if found and _fits(signature, found):

@@ -121,7 +121,7 @@ def parse_header(text: bytes, data_bytes: int) -> SafetensorsHeader:
 
 
 def read_scalars(path: Path, header: SafetensorsHeader, names: Iterable[str]) -> dict[str, float]:
-    """Read the values of tensors that hold a single number (such as `.alpha`); others are left out.
+    """Read the values of tensors that hold a single finite number (such as `.alpha`); others are left out.
 
     At most 4096 of them are read: a file with more says nothing new by the rest.
     """
@@ -139,7 +139,8 @@ def read_scalars(path: Path, header: SafetensorsHeader, names: Iterable[str]) ->
             (value,) = (
                 struct.unpack("<f", b"\0\0" + raw) if info.dtype == "BF16" else struct.unpack(_SCALARS[info.dtype], raw)
             )
-            values[name] = float(value)
+            if math.isfinite(value):
+                values[name] = float(value)
     return values
 
 

@@ -8,13 +8,15 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
 _MOST_TAGS = 30
 _MOST_TRIGGERS = 3
 _LONGEST_TAG_WORDS = 5
+# Beyond this, neither a float nor another program's JSON holds a whole number exactly.
+_MOST = 2**53
 _REPEATS = re.compile(r"^\d+_")
 
 
@@ -82,7 +84,7 @@ def tags_by_folder(metadata: Mapping[str, str]) -> dict[str, dict[str, int]]:
     for folder, tags in as_object(metadata.get("ss_tag_frequency")).items():
         if isinstance(tags, dict):
             counts = cast(dict[str, Any], tags)
-            folders[folder] = {tag.strip(): n for tag, n in counts.items() if type(n) is int and n > 0 and tag.strip()}
+            folders[folder] = {tag.strip(): n for tag, n in counts.items() if _is_count(n) and tag.strip()}
     return folders
 
 
@@ -111,6 +113,10 @@ def unique(words: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(words))
 
 
+def _is_count(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 0 < value < _MOST
+
+
 def _is_tag(tag: str) -> bool:
     return len(tag.split()) <= _LONGEST_TAG_WORDS
 
@@ -119,7 +125,7 @@ def _images_by_folder(metadata: Mapping[str, str]) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for folder, entry in as_object(metadata.get("ss_dataset_dirs")).items():
         count = cast(dict[str, Any], entry).get("img_count") if isinstance(entry, dict) else None
-        if type(count) is int:
+        if _is_count(count):
             sizes[folder] = count
     return sizes
 
@@ -156,7 +162,7 @@ def _number(value: Any) -> float | None:
         number = float(value)
     except (ValueError, OverflowError):
         return None
-    return number if abs(number) < 1e300 else None
+    return number if abs(number) < _MOST else None
 
 
 def _whole(value: Any) -> int | None:

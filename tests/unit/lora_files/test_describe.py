@@ -4,9 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lora_files.describe import LoraDescription, describe_file
+from lora_files.describe import LoraDescription, describe_file, describe_lora
+from lora_files.header import SafetensorsHeader, TensorInfo
 from tests.unit.lora_files.files import (
     AI_TOOLKIT_METADATA,
     FLUX_AI_TOOLKIT,
@@ -252,6 +256,48 @@ def test_says_when_ranks_differ_and_tensors_are_left_over(tmp_path: Path) -> Non
 
 
 def test_says_when_the_adapter_was_trained_at_another_scale(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"transformer.r": 16, "transformer.lora_alpha": 8}
-    found = described(tmp_path, pairs(FLUX_AI_TOOLKIT, rank=16), {"lora_adapter_metadata": json.dumps(settings)})
+    adapter: dict[str, Any] = {"transformer.r": 16, "transformer.lora_alpha": 8}
+    found = described(tmp_path, pairs(FLUX_AI_TOOLKIT, rank=16), {"lora_adapter_metadata": json.dumps(adapter)})
     assert any("strength 0.5" in warning for warning in found.warnings)
+
+
+words = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
+parts = st.sampled_from(
+    ["", ".lora_A.weight", ".lora_up.weight", ".alpha", ".lokr_w1", ".hada_w1_a", ".diff", "_lora.up.weight"]
+)
+layer_names = st.sampled_from(
+    ["", "transformer.", "lora_unet_", "lora_te1_", "double_blocks.0.img_attn.qkv", "blocks.1.ffn.0"]
+)
+
+
+def header_of(tensors: list[tuple[str, str, str, list[int]]], metadata: dict[str, str]) -> SafetensorsHeader:
+    return SafetensorsHeader(
+        {before + name + after: TensorInfo("F16", tuple(shape), 0, 0) for before, name, after, shape in tensors},
+        metadata,
+    )
+
+
+headers = st.builds(
+    header_of,
+    st.lists(st.tuples(layer_names, words, parts, st.lists(st.integers(0, 2**62), max_size=4)), max_size=6),
+    st.dictionaries(
+        st.sampled_from(
+            ["ss_tag_frequency", "ss_dataset_dirs", "training_info", "software", "ss_steps", "ss_learning_rate",
+             "modelspec.trigger_phrase", "modelspec.architecture", "lora_adapter_metadata", "base_model"]
+        ),
+        words | st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | words,
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+            max_leaves=8,
+        ).map(json.dumps),
+        max_size=5,
+    ),
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(header=headers, alphas=st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=3))
+def test_describes_any_header_in_json_that_every_program_reads(header: SafetensorsHeader, alphas: list[float]) -> None:
+    description = describe_lora(header, alphas)
+    assert LoraDescription.model_validate_json(description.model_dump_json()) == description
+    orjson.dumps(description.model_dump(mode="json"))
