@@ -15,7 +15,8 @@ from comfy_mcp.job_store import JobStore
 from comfy_mcp.jobs import Jobs
 from comfy_mcp.lora_checks import LoraChecks
 from comfy_mcp.lora_routes import lora_routes
-from comfy_mcp.loras import LoraLibrary
+from comfy_mcp.lora_uploads import LoraUploads
+from comfy_mcp.loras import LoraInfo, LoraLibrary
 from comfy_mcp.model_folders import ModelFolders
 from comfy_mcp.models import LORAS, Models
 from comfy_mcp.settings import DEFAULT_COMFYUI_URL, ComfySettings
@@ -25,6 +26,10 @@ from comfy_mcp.tools.jobs import job_tools
 from comfy_mcp.tools.loras import lora_tools
 from comfy_mcp.tools.models import model_tools
 from comfy_mcp.tools.system import system_tools
+from comfy_mcp.tools.uploads import upload_tools
+from comfy_mcp.tools.workflows import workflow_tools
+from comfy_mcp.workflow_checks import TellArchitecture, WorkflowChecks
+from lora_files.architectures import UNKNOWN
 from mcp_toolserver import __version__
 from mcp_toolserver.app import ServerIdentity, ToolServer, create_server_app, door_policy
 from mcp_toolserver.errors import Forbidden, NotFound
@@ -61,11 +66,13 @@ def build(settings: ComfySettings) -> ToolServer:
     library = LoraLibrary(
         lambda: folders.of(LORAS), cache_file=settings.data_dir / "loras.sqlite", replaced=lambda name: comfyui.free()
     )
+    base_models = BaseModels(models, folders)
+    checks = WorkflowChecks(comfyui.object_info, _architecture_teller(library), base_models.certain_family)
     generation = Generation(
-        comfyui,
         jobs,
         models,
-        BaseModels(models, folders),
+        base_models,
+        checks,
         selected=selection.selected,
         describe_lora=_describer(library),
     )
@@ -85,6 +92,8 @@ def build(settings: ComfySettings) -> ToolServer:
         toolbox=Toolbox(
             [
                 *lora_tools(library, LoraChecks(library, models, folders)),
+                *upload_tools(LoraUploads(library)),
+                *workflow_tools(checks),
                 *generation_tools(generation, jobs, images),
                 *job_tools(jobs, images),
                 *model_tools(models, comfyui),
@@ -113,17 +122,28 @@ def _wanted(settings: ComfySettings) -> Wanted:
     )
 
 
+async def _lora(library: LoraLibrary, name: str) -> LoraInfo | None:
+    try:
+        return await library.info(name.replace("\\", "/"), hashes=False)
+    except (Forbidden, NotFound):
+        # ComfyUI has it and this machine does not: it can be used, and nothing more can be said of it.
+        return None
+
+
+def _architecture_teller(library: LoraLibrary) -> TellArchitecture:
+    async def tell(name: str) -> str | None:
+        lora = await _lora(library, name)
+        return lora.architecture if lora is not None and lora.architecture != UNKNOWN else None
+
+    return tell
+
+
 def _describer(library: LoraLibrary) -> DescribeLora:
     async def describe(name: str) -> LoraFacts | None:
-        try:
-            lora = await library.info(name.replace("\\", "/"), hashes=False)
-        except (Forbidden, NotFound):
-            # ComfyUI has it and this machine does not: it can be used, and nothing more can be said of it.
-            return None
-        if lora.description is None:
+        lora = await _lora(library, name)
+        if lora is None or lora.description is None:
             return None
         return LoraFacts(
-            architecture=lora.architecture,
             trigger_words=tuple(lora.trigger_words),
             text_encoder=lora.description.network.text_encoder,
         )

@@ -131,6 +131,10 @@ class LoraLibrary:
         folders = await self._reachable()
         return (await to_thread.run_sync(self._find, folders, name)).path
 
+    async def folder(self) -> Path:
+        """Return the folder that LoRAs are written to; raises Forbidden or NotFound where there is none."""
+        return (await self._reachable())[0]
+
     async def accept(self, name: str, *, overwrite: bool) -> str:
         """Return the name that `install` would give; raises what it would raise, before any byte was sent."""
         accepted = accepted_name(name)
@@ -211,7 +215,7 @@ class LoraLibrary:
         return folders
 
     async def _target(self, name: str) -> Path:
-        return (await self._reachable())[0] / name
+        return await self.folder() / name
 
     def _scan(self, folders: Sequence[Path]) -> Sequence[tuple[LoraFile, Remembered]]:
         with self._lock:

@@ -1,0 +1,110 @@
+"""Receive LoRAs, in chunks or whole, and install them in the loras folder."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from comfy_mcp.lora_names import accepted_name
+from comfy_mcp.loras import LoraInfo, LoraLibrary
+from mcp_toolserver.errors import Conflict
+from mcp_toolserver.tools import Report, unheard
+from mcp_toolserver.uploads.chunked import ChunkedUploads
+from mcp_toolserver.uploads.folder import Manifest, Receipt
+from mcp_toolserver.uploads.progress import StartUpload, UploadProgress
+from mcp_toolserver.uploads.store import UploadStore
+
+STORE = ".uploads"
+"""The dot-directory in the loras folder, and so on its file system: neither ComfyUI nor the library looks into it."""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadedLora:
+    """A LoRA that arrived, and how."""
+
+    lora: LoraInfo
+    receipt: Receipt
+
+
+class LoraUploads:
+    """The uploads into one library."""
+
+    def __init__(self, library: LoraLibrary) -> None:
+        self._library = library
+        self._stores: dict[Path, ChunkedUploads] = {}
+        self._latest: ChunkedUploads | None = None
+
+    async def start(self, request: StartUpload) -> UploadProgress:
+        """Begin or resume an upload; raises, before any byte was sent, what installing the LoRA would raise."""
+        uploads = await self._open()
+        request = replace(request, filename=accepted_name(request.filename))
+        if request.upload_id is None or await uploads.find(request.upload_id) is None:
+            await self._library.accept(request.filename, overwrite=request.overwrite)
+        return await uploads.start(request)
+
+    async def append(self, upload_id: str, index: int, chunk: str, chunk_sha256: str | None) -> UploadProgress:
+        """Take a chunk, as `ChunkedUploads.append` does."""
+        return await (self._latest or await self._open()).append(upload_id, index, chunk, chunk_sha256)
+
+    async def status(self, upload_id: str) -> UploadProgress:
+        """Return how far an upload is; raises NotFound."""
+        return await (await self._open()).status(upload_id)
+
+    async def overview(self) -> list[UploadProgress]:
+        """Return all uploads, the newest first."""
+        return await (await self._open()).overview()
+
+    async def abort(self, upload_id: str) -> UploadProgress:
+        """Drop an upload, as `ChunkedUploads.abort` does."""
+        return await (await self._open()).abort(upload_id)
+
+    async def finish(
+        self, upload_id: str, *, sha256: str | None, verify_checksum: bool, report: Report = unheard
+    ) -> UploadedLora:
+        """Verify and install, as `ChunkedUploads.finish` does; raises InvalidArguments for a file that is no LoRA."""
+        uploads = await self._open()
+        installation = _Installation(self._library)
+        receipt = await uploads.finish(
+            upload_id, installation, sha256=sha256, verify_checksum=verify_checksum, report=report
+        )
+        return UploadedLora(installation.lora or await self._installed(receipt), receipt)
+
+    async def receive_whole(self, request: StartUpload, data: bytes, report: Report = unheard) -> UploadedLora:
+        """Install a LoRA that came in one piece; nothing stays behind when it is refused."""
+        uploads = await self._open()
+        name = await self._library.accept(request.filename, overwrite=request.overwrite)
+        installation = _Installation(self._library)
+        receipt = await uploads.receive_whole(replace(request, filename=name), data, installation, report)
+        return UploadedLora(installation.lora or await self._installed(receipt), receipt)
+
+    async def _open(self) -> ChunkedUploads:
+        # Where the folder is may have to be asked of ComfyUI; appending goes on in the store that was opened last.
+        root = await self._library.folder() / STORE
+        if root not in self._stores:
+            self._stores[root] = ChunkedUploads(UploadStore(root))
+        self._latest = self._stores[root]
+        return self._latest
+
+    async def _installed(self, receipt: Receipt) -> LoraInfo:
+        lora = await self._library.info(receipt.filename, hashes=False)
+        return lora if lora.hashes else await self._library.info(receipt.filename)
+
+
+class _Installation:
+    """Install a verified part, and remember what it became."""
+
+    def __init__(self, library: LoraLibrary) -> None:
+        self._library = library
+        self.lora: LoraInfo | None = None
+
+    async def __call__(self, manifest: Manifest, part: Path, sha256: str) -> None:
+        metadata: dict[str, Any] | None = dict(manifest.metadata) if manifest.metadata else None
+        try:
+            self.lora = await self._library.install(
+                part, manifest.filename, overwrite=manifest.overwrite, metadata=metadata, sha256=sha256
+            )
+        except Conflict:
+            # The server may have died right after publishing this very file, or somebody else sent the same one.
+            there = await self._library.info(manifest.filename)
+            if there.hashes is None or there.hashes.sha256 != sha256:
+                raise
+            self.lora = there
