@@ -51,6 +51,15 @@ class BaseModels:
         model = name if kind == CHECKPOINTS else await self._with_parts(name, guess.family)
         return BaseModel(name=name, model=model, family=guess.family, warnings=warnings)
 
+    async def certain_family(self, name: str) -> str | None:
+        """Return the family that the header of a model says, or None where it is out of reach or silent."""
+        for kind in (CHECKPOINTS, DIFFUSION_MODELS):
+            header = await self._folders.header(kind, name)
+            if header is not None:
+                guess = family_of(name, None, header)
+                return guess.family if guess.found_by == "header" else None
+        return None
+
     async def _family(self, kind: str, name: str) -> FamilyGuess:
         header = await self._folders.header(kind, name)
         guess = family_of(name, None, header)

@@ -2,28 +2,24 @@
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import uuid4
 
-from comfy_mcp.base_models import BaseModel, BaseModels
-from comfy_mcp.engines.comfyui import ComfyUI
+from comfy_mcp.base_models import BaseModels
 from comfy_mcp.engines.selection import Selected
 from comfy_mcp.graph_inputs import with_inputs
 from comfy_mcp.job_store import JobRecord
 from comfy_mcp.jobs import Jobs, JobState
 from comfy_mcp.models import LORAS, Models, find_name
-from comfy_mcp.workflows import GenerationRequest, Graph, LoraUse, Problem, build, has_errors
-from comfy_mcp.workflows.check import check
-from comfy_mcp.workflows.convert import is_ui_graph
+from comfy_mcp.workflow_checks import CheckedWorkflow, WorkflowChecks
+from comfy_mcp.workflows import GenerationRequest, Graph, LoraUse, build, has_errors
 from mcp_toolserver.errors import BackendUnavailable, InvalidArguments
 
 RANDOM_SEED = -1
 # Half of ComfyUI's range: the other half does not fit the signed integers of databases and of many languages.
 _SEEDS = 2**63
-# The list of such values is what /object_info was read for; it may have grown since.
-_MAY_BE_STALE = frozenset({"value_not_in_list", "missing_node_type"})
 EMBEDDED_PIXELS = 32
 
 
@@ -31,7 +27,6 @@ EMBEDDED_PIXELS = 32
 class LoraFacts:
     """What the file of a LoRA tells that matters here; `text_encoder` is whether it changes one."""
 
-    architecture: str
     trigger_words: tuple[str, ...]
     text_encoder: bool
 
@@ -76,18 +71,18 @@ class Generation:
 
     def __init__(
         self,
-        comfyui: ComfyUI,
         jobs: Jobs,
         models: Models,
         base_models: BaseModels,
+        checks: WorkflowChecks,
         *,
         selected: Callable[[], Awaitable[Selected]],
         describe_lora: DescribeLora,
     ) -> None:
-        self._comfyui = comfyui
         self._jobs = jobs
         self._models = models
         self._base_models = base_models
+        self._checks = checks
         self._selected = selected
         self._describe_lora = describe_lora
 
@@ -100,7 +95,7 @@ class Generation:
         selected = await self._selected()
         _check_engine(request.engine, selected)
         base = await self._base_models.choose(request.checkpoint)
-        loras, facts, lora_warnings = await self._loras(request)
+        loras, lora_warnings = await self._loras(request)
         job_id = str(uuid4())
         built = build(
             GenerationRequest(
@@ -124,12 +119,12 @@ class Generation:
             ),
             base.family,
         )
-        problems = await self._problems(built.graph, base, facts)
+        graph, doubts = _runnable(await self._checks.check(built.graph))
         warnings = (
             *base.warnings,
             *built.warnings,
             *lora_warnings,
-            *(problem.message for problem in problems),
+            *doubts,
             *_honest(selected, built.settings.width, built.settings.height),
         )
         return await self._jobs.start(
@@ -142,20 +137,22 @@ class Generation:
                 engine_url=selected.url,
                 workflow_name=built.workflow_name,
                 seed=built.settings.seed,
-                graph=built.graph,
+                graph=graph,
                 warnings=tuple(dict.fromkeys(warnings)),
             )
         )
 
     async def execute(self, workflow: Mapping[str, Any], inputs: Mapping[str, Any], name: str) -> JobState:
-        """Start a job for a caller's own API-format graph, with `inputs` put into it; raises as `generate` does."""
+        """Start a job for a caller's own graph, with `inputs` put into it; a graph of the page is converted first.
+
+        Raises InvalidArguments that names every fault, before anything is queued.
+        """
         selected = await self._selected()
-        graph: Graph = dict(workflow)
-        # A graph in the page's form has no nodes by id: the check says so, and better.
-        if inputs and not is_ui_graph(graph):
-            graph = with_inputs(graph, inputs)
-        problems = await self._problems(graph, None, {})
-        warnings = (*(problem.message for problem in problems), *_honest(selected, None, None))
+        checked = await self._checks.check(workflow)
+        if inputs and checked.graph is not None:
+            checked = await self._checks.check(with_inputs(checked.graph, inputs))
+        graph, doubts = _runnable(checked)
+        warnings = (*doubts, *_honest(selected, None, None))
         return await self._jobs.start(
             JobRecord(
                 job_id=str(uuid4()),
@@ -170,12 +167,11 @@ class Generation:
             )
         )
 
-    async def _loras(self, request: ImageRequest) -> tuple[tuple[LoraUse, ...], dict[str, LoraFacts], list[str]]:
+    async def _loras(self, request: ImageRequest) -> tuple[tuple[LoraUse, ...], list[str]]:
         if not request.loras:
-            return (), {}, []
+            return (), []
         names = await self._models.names(LORAS)
         uses: list[LoraUse] = []
-        known: dict[str, LoraFacts] = {}
         warnings: list[str] = []
         for index, choice in enumerate(request.loras):
             name = find_name(choice.name, names, field=f"loras.{index}.name", what="LoRA")
@@ -183,7 +179,6 @@ class Generation:
                 warnings.append(f"LoRA {choice.name} was taken for `{name}`.")
             facts = await self._describe_lora(name)
             if facts is not None:
-                known[name] = facts
                 warnings += _missing_trigger(name, facts, request.prompt)
             uses.append(
                 LoraUse(
@@ -193,25 +188,19 @@ class Generation:
                     model_only=facts is not None and not facts.text_encoder,
                 )
             )
-        return tuple(uses), known, warnings
+        return tuple(uses), warnings
 
-    async def _problems(
-        self, graph: Graph, base: BaseModel | None, facts: Mapping[str, LoraFacts]
-    ) -> Sequence[Problem]:
-        """Return what is doubtful about a graph; raises InvalidArguments for what cannot run."""
-        architectures = {name: lora.architecture for name, lora in facts.items()}
-        families = {base.name: base.family} if base else {}
-        problems = check(graph, await self._comfyui.object_info(), architectures, families)
-        if any(problem.code in _MAY_BE_STALE for problem in problems):
-            problems = check(graph, await self._comfyui.object_info(refresh=True), architectures, families)
-        if not has_errors(problems):
-            return problems
-        errors = [problem for problem in problems if problem.severity == "error"]
-        raise InvalidArguments(
-            "The workflow cannot run: " + " ".join(f"{problem.message.rstrip('.')}." for problem in errors),
-            hint="Nothing was queued. Correct the named inputs; `validate-workflow` checks a graph on its own.",
-            details={"problems": [asdict(problem) for problem in problems]},
-        )
+
+def _runnable(checked: CheckedWorkflow) -> tuple[Graph, list[str]]:
+    """Return the graph and what is doubtful about it; raises InvalidArguments for what cannot run."""
+    if checked.graph is not None and not has_errors(checked.problems):
+        return checked.graph, [problem.message for problem in checked.problems]
+    errors = [problem for problem in checked.problems if problem.severity == "error"]
+    raise InvalidArguments(
+        "The workflow cannot run: " + " ".join(f"{problem.message.rstrip('.')}." for problem in errors),
+        hint="Nothing was queued. Correct the named inputs; `validate-workflow` checks a graph on its own.",
+        details={"problems": [asdict(problem) for problem in checked.problems]},
+    )
 
 
 def _check_engine(wanted: str | None, selected: Selected) -> None:
