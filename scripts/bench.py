@@ -134,7 +134,7 @@ async def chunk_rows(comfy_url: str, bare_url: str, size_bytes: int, runs: int) 
 async def call_rows(comfy_url: str, bare_url: str, runs: int) -> list[Row]:
     """Measure the latency of a small tool call over REST and over MCP (2026-07-28), beside the bare route."""
     version = "2026-07-28"
-    arguments = {"name": "list-uploads", "arguments": {}}
+    arguments: dict[str, Any] = {"name": "list-uploads", "arguments": {}}
     meta = {
         "io.modelcontextprotocol/protocolVersion": version,
         "io.modelcontextprotocol/clientInfo": {"name": "bench", "version": "1"},
@@ -147,7 +147,7 @@ async def call_rows(comfy_url: str, bare_url: str, runs: int) -> list[Row]:
         "Mcp-Name": "list-uploads",
         "Accept": "application/json, text/event-stream",
     }
-    rest_body = {"tool": "list-uploads", "arguments": {}}
+    rest_body: dict[str, Any] = {"tool": "list-uploads", "arguments": {}}
     async with httpx.AsyncClient(timeout=60) as client:
 
         async def latencies(url: str, body: Any, headers: dict[str, str] | None = None) -> list[float]:
