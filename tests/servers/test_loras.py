@@ -1,10 +1,10 @@
-"""The tools over LoRAs: a real folder, real files, and the embedded ComfyUI where checkpoints matter."""
+"""The tools over LoRAs: what they list, describe, download and check, over real folders and the embedded ComfyUI."""
 
 import base64
 import hashlib
 import json
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,22 +17,17 @@ from starlette.types import ASGIApp
 from comfy_mcp.embedded.process import embedded_comfyui
 from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.engines.comfyui_http import fixed
-from comfy_mcp.engines.selection import Selected
-from comfy_mcp.lora_checks import LoraChecks
 from comfy_mcp.lora_routes import lora_routes
 from comfy_mcp.loras import LoraLibrary
-from comfy_mcp.model_folders import ModelFolders
-from comfy_mcp.models import Models
 from comfy_mcp.tools.loras import lora_tools
 from mcp_toolserver.app import BackendState, ServerIdentity, ToolServer, create_server_app
 from mcp_toolserver.auth import DoorPolicy
-from mcp_toolserver.errors import BackendUnavailable, Conflict, InvalidArguments, NotFound, TooLarge, ToolError
+from mcp_toolserver.errors import InvalidArguments, NotFound, TooLarge
 from mcp_toolserver.tools import Call, Toolbox
+from tests.servers.loras import SD15, TINY, call, checks_over, flux, library_over, toolbox
 from tests.unit.lora_files.files import AI_TOOLKIT_METADATA, FLUX_AI_TOOLKIT, KOHYA, pairs, write
 
 Serve = Callable[[ASGIApp], str]
-SD15 = {"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k": (320, 768)}
-TINY = {"transformer.single_transformer_blocks.0.attn.to_q": (96, 96)}
 
 
 @pytest.fixture
@@ -47,36 +42,6 @@ def folder(tmp_path: Path) -> Path:
 def library(folder: Path, tmp_path: Path) -> LoraLibrary:
     """Return a library over the folder, with a cache."""
     return library_over([folder], tmp_path / "loras.sqlite")
-
-
-def library_over(folders: Sequence[Path], cache_file: Path | None = None) -> LoraLibrary:
-    async def answer() -> Sequence[Path]:
-        return folders
-
-    return LoraLibrary(answer, cache_file=cache_file)
-
-
-def toolbox(library: LoraLibrary, *, max_base64_bytes: int = 10_000_000) -> Toolbox:
-    nowhere = ComfyUI(fixed("http://127.0.0.1:9"))
-    checks = checks_over(library, nowhere, Path())
-    return Toolbox(lora_tools(library, checks, max_base64_bytes=max_base64_bytes))
-
-
-def checks_over(library: LoraLibrary, comfyui: ComfyUI, embedded_dir: Path) -> LoraChecks:
-    async def selected() -> Selected:
-        return Selected(engine="embedded", url=await comfyui.address())
-
-    return LoraChecks(
-        library, Models(comfyui), ModelFolders(comfyui, selected, comfyui_dir=None, embedded_dir=embedded_dir)
-    )
-
-
-async def call(library: LoraLibrary, tool: str, **arguments: Any) -> dict[str, Any]:
-    return await toolbox(library).call(tool, arguments, Call(base_url="http://host:8189"))
-
-
-def flux(path: Path) -> Path:
-    return write(path, pairs(FLUX_AI_TOOLKIT, rank=16), AI_TOOLKIT_METADATA)
 
 
 async def test_lists_names_as_the_loader_takes_them(library: LoraLibrary, folder: Path) -> None:
@@ -227,101 +192,6 @@ async def test_takes_words_from_side_cars(library: LoraLibrary, folder: Path) ->
     assert (await call(library, "get-lora-info", lora_name="a.safetensors"))["trigger_words"] == ["new"]
 
 
-async def test_installs_a_checked_file_whole(library: LoraLibrary, folder: Path, tmp_path: Path) -> None:
-    content = flux(tmp_path / "data.part").read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    metadata = {"trained_on": "2026-01-01", "trigger_words": ["zwx"]}
-    info = await library.install(tmp_path / "data.part", "new/cat.safetensors", metadata=metadata, sha256=digest)
-    assert (info.name, info.trigger_words, info.supplied) == ("new/cat.safetensors", ["zwx"], metadata)
-    assert (folder / "new" / "cat.safetensors").read_bytes() == content
-    assert not (tmp_path / "data.part").exists()
-    answer = await call(library, "get-lora-info", lora_name="new/cat.safetensors")
-    assert (answer["sha256"], answer["supplied_metadata"]) == (digest, metadata)
-    assert [lora["name"] for lora in (await call(library, "list-loras"))["loras"]] == ["new/cat.safetensors"]
-
-
-async def test_replaces_only_when_asked_and_tells_comfyui(folder: Path, tmp_path: Path) -> None:
-    told: list[str] = []
-
-    async def folders() -> Sequence[Path]:
-        return [folder]
-
-    async def replaced(name: str) -> None:
-        told.append(name)
-        if len(told) > 1:
-            raise BackendUnavailable("ComfyUI does not answer.")
-
-    library = LoraLibrary(folders, replaced=replaced)
-    write(tmp_path / "1.part", pairs(TINY), {"first": "1"})
-    await library.install(tmp_path / "1.part", "a.safetensors", metadata={"note": "first"})
-    second = write(tmp_path / "2.part", pairs(TINY), {"second": "2"})
-    with pytest.raises(Conflict) as caught:
-        await library.install(second, "a.safetensors")
-    assert "overwrite: true" in (caught.value.hint or "")
-    with pytest.raises(Conflict):
-        await library.accept("a.safetensors", overwrite=False)
-    assert second.exists()
-    assert told == []
-
-    info = await library.install(second, "a.safetensors", overwrite=True)
-    assert told == ["a.safetensors"]
-    assert info.description is not None
-    assert (info.description.metadata, info.supplied, info.notices) == ({"second": "2"}, {}, ())
-    third = write(tmp_path / "3.part", pairs(TINY), {"third": "3"})
-    info = await library.install(third, "a.safetensors", overwrite=True)
-    assert "old weights" in info.notices[0]
-
-
-@pytest.mark.parametrize(
-    ("name", "problem"),
-    [
-        ("../a.safetensors", "dot"),
-        ("/etc/a.safetensors", "absolute"),
-        ("a.ckpt", "run code"),
-        ("a", "ends in .safetensors"),
-        ("a.sft", "ends in .safetensors"),
-        ("a.safetensors.part", "ends in .safetensors"),
-        (".uploads/a.safetensors", "dot"),
-        ("con.safetensors", "Windows"),
-    ],
-)
-async def test_refuses_names_that_no_lora_should_have(
-    name: str, problem: str, library: LoraLibrary, folder: Path, tmp_path: Path
-) -> None:
-    part = flux(tmp_path / "data.part")
-    for refused in (library.accept(name, overwrite=False), library.install(part, name)):
-        with pytest.raises(InvalidArguments, match=problem):
-            await refused
-    assert part.exists()
-    assert list(folder.iterdir()) == []
-
-
-async def test_refuses_what_is_no_safetensors(library: LoraLibrary, folder: Path, tmp_path: Path) -> None:
-    part = tmp_path / "data.part"
-    for content, reason in (
-        (b"<html>", "html"),
-        (b"", "empty"),
-        (b"PK\x03\x04", "zip"),
-        (b"\xff" * 100, "header_too_large"),
-    ):
-        part.write_bytes(content)
-        with pytest.raises(InvalidArguments) as caught:
-            await library.install(part, "a.safetensors")
-        assert caught.value.details["reason"] == reason
-    assert list(folder.iterdir()) == []
-
-
-async def test_deletes_a_lora_with_what_was_supplied(library: LoraLibrary, folder: Path, tmp_path: Path) -> None:
-    flux(tmp_path / "data.part")
-    info = await library.install(tmp_path / "data.part", "a.safetensors", metadata={"note": "x"})
-    assert await call(library, "delete-lora", lora_name="a.safetensors") == {
-        "name": "a.safetensors",
-        "freed_bytes": info.size_bytes,
-    }
-    assert list(folder.iterdir()) == []
-    assert (await call(library, "list-loras"))["loras"] == []
-
-
 async def test_downloads_as_base64_within_the_bound(library: LoraLibrary, folder: Path) -> None:
     path = flux(folder / "my cats" / "a b.safetensors")
     by_url = await call(library, "download-lora", lora_name="my cats/a b.safetensors")
@@ -369,47 +239,6 @@ async def test_serves_ranges_of_a_lora(library: LoraLibrary, folder: Path, serve
         assert missing.status_code == 404
         assert missing.json()["error"]["details"]["closest_matches"] == ["my cats/a b.safetensors"]
         assert (await client.get(f"{url}/loras/..%2f..%2fetc%2fpasswd")).status_code == 404
-
-
-async def test_remembers_descriptions_until_a_file_changes(folder: Path, tmp_path: Path) -> None:
-    cache = tmp_path / "data" / "loras.sqlite"
-    path = flux(folder / "a.safetensors")
-    first = await call(library_over([folder], cache), "get-lora-info", lora_name="a.safetensors")
-    state = path.stat()
-    # Other bytes behind the same size and time: whoever still answers right has not read them.
-    path.write_bytes(bytes(state.st_size))
-    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert await call(library_over([folder], cache), "get-lora-info", lora_name="a.safetensors") == first
-    assert (await call(library_over([folder], cache), "list-loras"))["loras"][0]["rank"] == 16
-    path.write_bytes(bytes(state.st_size + 1))
-    changed = await call(library_over([folder], cache), "get-lora-info", lora_name="a.safetensors")
-    assert changed["architecture"] == "unknown"
-
-
-@pytest.mark.parametrize("damage", [b"no database at all" * 100, b""])
-async def test_a_damaged_cache_costs_nothing_but_time(damage: bytes, folder: Path, tmp_path: Path) -> None:
-    cache = tmp_path / "loras.sqlite"
-    cache.write_bytes(damage)
-    flux(folder / "a.safetensors")
-    for _ in range(2):
-        assert (await call(library_over([folder], cache), "list-loras"))["loras"][0]["rank"] == 16
-
-
-async def test_joins_several_folders_and_names_a_missing_one(folder: Path, tmp_path: Path) -> None:
-    second = tmp_path / "output" / "loras"
-    flux(second / "only_here.safetensors")
-    flux(second / "both.safetensors")
-    write(folder / "both.safetensors", pairs(SD15, suffixes=KOHYA))
-    library = library_over([folder, second])
-    loras = (await call(library, "list-loras"))["loras"]
-    assert [(lora["name"], lora["architecture"]) for lora in loras] == [
-        ("both.safetensors", "sd15"),
-        ("only_here.safetensors", "flux"),
-    ]
-    for folders, code in (((), "forbidden"), ([tmp_path / "nowhere"], "not_found")):
-        with pytest.raises(ToolError) as caught:
-            await call(library_over(folders), "list-loras")
-        assert (caught.value.code, caught.value.details["setting"]) == (code, "COMFYUI_DIR")
 
 
 @asynccontextmanager
