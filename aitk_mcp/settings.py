@@ -14,28 +14,32 @@ class AitkSettings(ServerSettings):
 
     model_config = SettingsConfigDict(env_prefix="AITK_MCP_")
 
-    port: int = Field(8190, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    data_dir: Path = Field(Path.home() / ".loraloop" / "aitk", description="folder for everything this server keeps")
+    port: int = Field(default=8190, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    data_dir: Path = Field(
+        default=Path.home() / ".loraloop" / "aitk", description="folder for everything this server keeps"
+    )
     # Datasets travel as base64 in one call, since it is all or nothing.
-    max_body_bytes: int = Field(128 * 1024 * 1024, ge=65536, description="largest request body in bytes")
+    max_body_bytes: int = Field(default=128 * 1024 * 1024, ge=65536, description="largest request body in bytes")
     trainer: Literal["auto", "cli", "embedded"] = Field(
-        "auto", description="what trains; `auto` is AI Toolkit where AITK_DIR is set, else the embedded engine"
+        default="auto", description="what trains; `auto` is AI Toolkit where AITK_DIR is set, else the embedded engine"
     )
     aitk_dir: Path | None = Field(
-        None,
+        default=None,
         validation_alias=AliasChoices("AITK_DIR", "AITK_MCP_AITK_DIR"),
         description="checkout of AI Toolkit on this machine, which holds run.py",
     )
     aitk_python: Path | None = Field(
-        None, description="Python that runs AI Toolkit; that of the checkout's venv where it is left out"
+        default=None, description="Python that runs AI Toolkit; that of the checkout's venv where it is left out"
     )
     datasets_dir: Path | None = Field(
-        None, description="folder of the datasets; `datasets` in the checkout or data_dir"
+        default=None, description="folder of the datasets; `datasets` in the checkout or data_dir"
     )
     outputs_dir: Path | None = Field(
-        None, description="folder of the trained models; `output` in the checkout or data_dir"
+        default=None, description="folder of the trained models; `output` in the checkout or data_dir"
     )
-    gpu_ids: str = Field("0", description="GPU that trains where start-training names none, such as `0` or `0,1`")
+    gpu_ids: str = Field(
+        default="0", description="GPU that trains where start-training names none, such as `0` or `0,1`"
+    )
 
     @field_validator("aitk_dir", "aitk_python", "datasets_dir", "outputs_dir", mode="before")
     @classmethod

@@ -16,25 +16,29 @@ class ComfySettings(ServerSettings):
 
     model_config = SettingsConfigDict(env_prefix="COMFY_MCP_")
 
-    port: int = Field(8189, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    data_dir: Path = Field(Path.home() / ".loraloop" / "comfy", description="folder for everything this server keeps")
+    port: int = Field(default=8189, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    data_dir: Path = Field(
+        default=Path.home() / ".loraloop" / "comfy", description="folder for everything this server keeps"
+    )
     backend: Literal["auto", "comfyui", "embedded"] = Field(
-        "auto",
+        default="auto",
         description="what renders; `auto` is ComfyUI where it is configured or answers at its default address, else "
         "the embedded engine",
     )
     comfyui_api_url: str | None = Field(
-        None,
+        default=None,
         validation_alias=AliasChoices("COMFYUI_API_URL", "COMFY_MCP_COMFYUI_API_URL"),
         description=f"address of ComfyUI ({DEFAULT_COMFYUI_URL} where only its folder is given)",
     )
     comfyui_dir: Path | None = Field(
-        None,
+        default=None,
         validation_alias=AliasChoices("COMFYUI_DIR", "COMFY_MCP_COMFYUI_DIR"),
         description="folder of ComfyUI on this machine, which LoRAs are written to",
     )
     lost_after_s: float = Field(
-        60.0, gt=0, description="seconds that an unfinished job waits for a ComfyUI that does not answer any more"
+        default=60.0,
+        gt=0,
+        description="seconds that an unfinished job waits for a ComfyUI that does not answer any more",
     )
 
     @field_validator("comfyui_api_url")

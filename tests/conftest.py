@@ -24,7 +24,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(str(ROOT / part) for part in (".", "s
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the slow repetitions be asked for."""
+    """Add our own options."""
+    parser.addoption("--update-schemas", action="store_true", help="write the snapshots of the tools' schemas anew")
     parser.addoption("--long", action="store_true", help="also run what takes minutes")
 
 

@@ -21,19 +21,23 @@ class ServerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
-    host: str = Field("127.0.0.1", description="address to listen on; anything but loopback needs a token")
-    port: int = Field(0, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    token: SecretStr | None = Field(None, description="bearer token that every request must carry")
-    data_dir: Path = Field(Path.home() / ".loraloop", description="folder for everything this server keeps")
+    host: str = Field(default="127.0.0.1", description="address to listen on; anything but loopback needs a token")
+    port: int = Field(default=0, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    token: SecretStr | None = Field(default=None, description="bearer token that every request must carry")
+    data_dir: Path = Field(default=Path.home() / ".loraloop", description="folder for everything this server keeps")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="further Host names to answer to, comma-separated (loopback names always count)"
+        default=(), description="further Host names to answer to, comma-separated (loopback names always count)"
     )
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="web origins besides loopback that may call, comma-separated"
+        default=(), description="web origins besides loopback that may call, comma-separated"
     )
-    public_url: str | None = Field(None, description="address of this server as callers see it, for links in results")
-    max_body_bytes: int = Field(8 * 1024 * 1024, ge=65536, description="largest request body in bytes")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe log line written")
+    public_url: str | None = Field(
+        default=None, description="address of this server as callers see it, for links in results"
+    )
+    max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=65536, description="largest request body in bytes")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least severe log line written"
+    )
 
     @field_validator("allowed_hosts", "allowed_origins", mode="before")
     @classmethod
