@@ -1,6 +1,7 @@
 """Put the files of a new dataset into a folder beside the others, where nothing sees it before it is whole."""
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -64,26 +65,31 @@ def plan_names(filenames: Sequence[str]) -> Names:
     renamed: list[Renamed] = []
     bad: list[BadUpload] = []
     seen: dict[str, str] = {}
-    stems = {Path(name).stem.casefold() for name in filenames}
+    stems = {_key(Path(name).stem) for name in filenames}
     taken: set[str] = set()
     for filename in filenames:
         problem = _problem_of(filename) or (
-            f"it has the same name as `{seen[filename.casefold()]}`" if filename.casefold() in seen else None
+            f"it has the same name as `{seen[_key(filename)]}`" if _key(filename) in seen else None
         )
         if problem:
             bad.append(BadUpload(filename, problem))
             continue
-        seen[filename.casefold()] = filename
+        seen[_key(filename)] = filename
         stem, suffix = Path(filename).stem, Path(filename).suffix
-        if stem.casefold() in taken:
+        if _key(stem) in taken:
             free = f"{stem}_{suffix[1:].lower()}"
-            while free.casefold() in stems | taken:
+            while _key(free) in stems | taken:
                 free += "_"
             renamed.append(Renamed(filename, free + suffix, f"another image uses the caption file `{stem}.txt`"))
             stem = free
-        taken.add(stem.casefold())
+        taken.add(_key(stem))
         stored.append(stem + suffix)
     return Names(tuple(stored), tuple(renamed), tuple(bad))
+
+
+def _key(name: str) -> str:
+    # Two names that differ only in case or in how an accent is composed are one on Windows and macOS.
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _problem_of(filename: str) -> str | None:
@@ -107,6 +113,7 @@ async def stage(
     """
     bad: list[BadUpload] = []
     sizes: dict[str, ImageSize] = {}
+    failures: list[OSError] = []
     done = 0
     threads = CapacityLimiter(_DECODERS)
 
@@ -118,6 +125,8 @@ async def stage(
             bad.append(BadUpload(image.filename, str(error)))
         except ToolError as error:
             bad.append(BadUpload(image.filename, error.message.split(": ", 1)[-1].rstrip(".")))
+        except OSError as error:
+            failures.append(error)
         done += 1
         await report(done, len(images), f"checked {image.filename}")
 
@@ -125,6 +134,9 @@ async def stage(
     async with create_task_group() as group:
         for image, name, caption in zip(images, names.stored, captions, strict=True):
             group.start_soon(take, image, name, caption)
+    if failures:
+        # Raised here, since the group would wrap it: a full disk must be told as one.
+        raise failures[0]
     if not bad:
         await to_thread.run_sync(_seal, folder, sizes)
     order = {image.filename: index for index, image in enumerate(images)}

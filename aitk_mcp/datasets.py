@@ -36,7 +36,7 @@ from mcp_toolserver.files import make_folder, sync_directory, write_now
 from mcp_toolserver.tools import Report, unheard
 
 T = TypeVar("T")
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)

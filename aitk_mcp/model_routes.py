@@ -5,6 +5,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from aitk_mcp.models import Models
+from mcp_toolserver.errors import NotFound
 from mcp_toolserver.files import ranged_file_response
 
 
@@ -13,6 +14,12 @@ def model_routes(models: Models) -> list[Route]:
 
     async def download(request: Request) -> Response:
         model = await models.find(request.path_params["path"])
-        return await ranged_file_response(model.path, request, sha256=await models.known_sha256(model))
+        try:
+            return await ranged_file_response(model.path, request, sha256=await models.known_sha256(model))
+        except FileNotFoundError:
+            raise NotFound(
+                f"`{model.model_path}` was deleted at this moment, probably by the trainer.",
+                hint="list-exported-models shows what is there now.",
+            ) from None
 
     return [Route("/models/{path:path}", download, methods=["GET"])]
