@@ -149,9 +149,8 @@ def read_warnings(text: str, progress: Progress) -> list[str]:
     """Return what went wrong without ending the job: images left out, batches skipped, a loss that is no number."""
     skipped = list(dict.fromkeys(_SKIPPED_IMAGE.findall(text)))
     warnings = [f"The trainer could not read this image and trains without it: {path}" for path in skipped]
-    batches = text.count(_SKIPPED_BATCH)
-    if batches:
-        warnings.append(f"{batches} training step(s) ran out of GPU memory and were skipped.")
+    if _SKIPPED_BATCH in text:
+        warnings.append("Some training steps ran out of GPU memory and were skipped.")
     if progress.loss is not None and not math.isfinite(progress.loss):
         warnings.append("The loss is not a number: the training has diverged. Stop it and lower the learning rate.")
     return warnings

@@ -9,6 +9,14 @@ from aitk_mcp.training import TrainingJobs
 from mcp_toolserver.envelope import JsonResponse
 
 _MOST_JOBS = 200
+# What trainers draw; the standard library's table is read from disk at its first use, which would block the loop.
+_MEDIA_TYPES = {
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".mp4": "video/mp4",
+}
 
 
 def training_routes(jobs: TrainingJobs) -> list[BaseRoute]:
@@ -20,7 +28,7 @@ def training_routes(jobs: TrainingJobs) -> list[BaseRoute]:
 
     async def sample(request: Request) -> Response:
         path = await jobs.sample_file(request.path_params["job_id"], request.path_params["filename"])
-        return FileResponse(path)
+        return FileResponse(path, media_type=_MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream"))
 
     async def all_jobs(request: Request) -> Response:
         reports, _ = await jobs.all(limit=_MOST_JOBS)

@@ -33,6 +33,7 @@ class StoredOrder:
     name: str
     config_name: str
     config_file: str
+    engine: str
     total_steps: int
     output_folder: str
     prompts: tuple[str, ...]
@@ -105,31 +106,41 @@ class JobFolders:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def create(self, order: Order, output_folder: Path, launch: MakeLaunch) -> JobFolder:
+    def create(self, order: Order, engine: str, output_folder: Path, launch: MakeLaunch) -> JobFolder:
         """Write a job with its first run; a reader finds it whole or not at all."""
         self.root.mkdir(parents=True, exist_ok=True)
         slug = re.sub(r"[^a-z0-9]+", "-", order.document.name.lower()).strip("-")[:_LONGEST_SLUG].rstrip("-") or "job"
         job_id = f"{slug}-{uuid4().hex[:8]}"
-        work = self.root / f".{job_id}.part"
+        final = self.root / job_id
+        work = final.with_name(f".{job_id}.part")
+        try:
+            self._write(work, final, order, engine, output_folder, launch)
+            work.replace(final)
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        return JobFolder(final)
+
+    def _write(
+        self, work: Path, final: Path, order: Order, engine: str, output_folder: Path, launch: MakeLaunch
+    ) -> None:
         work.mkdir()
-        config = work / f"config{order.source.suffix}"
-        shutil.copyfile(order.source, config)
+        config = f"config{order.source.suffix}"
+        shutil.copyfile(order.source, work / config)
         stored = StoredOrder(
-            job_id=job_id,
+            job_id=final.name,
             name=order.document.name,
             config_name=order.config_name,
-            config_file=config.name,
+            config_file=config,
+            engine=engine,
             total_steps=order.document.steps,
             output_folder=str(output_folder),
             prompts=order.document.prompts,
             created_at=time.time(),
         )
         write_json(work / "job.json", asdict(stored))
-        final = self.root / job_id
         first = Path("runs") / "0001"
-        _write_run(work / first, launch(final / config.name, RunFolder(final / first).trainer_log))
-        work.replace(final)
-        return JobFolder(final)
+        _write_run(work / first, launch(final / config, RunFolder(final / first).trainer_log))
 
     def find(self, job_id: str) -> JobFolder:
         """Return a job; raises NotFound with the closest ids."""
@@ -163,7 +174,7 @@ class JobFolders:
     def _ids(self) -> list[str]:
         if not self.root.is_dir():
             return []
-        return [path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        return [path.name for path in self.root.iterdir() if path.name[0] != "." and (path / "job.json").is_file()]
 
 
 def read_log(run: RunFolder, max_bytes: int) -> JobLog:

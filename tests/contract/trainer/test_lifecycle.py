@@ -13,8 +13,7 @@ from PIL import Image
 
 from lora_files.header import read_header
 from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound
-
-from .conftest import ENDLESS, Workshop, ends, reaches, trains
+from tests.contract.trainer.conftest import ENDLESS, Workshop, ends, reaches, trains
 
 
 async def test_a_training_runs_to_its_end_and_leaves_ai_toolkits_files(workshop: Workshop) -> None:

@@ -15,8 +15,7 @@ from aitk_mcp.trainers.cli import CliTrainer
 from aitk_mcp.trainers.port import Order
 from aitk_mcp.trainers.processes import identify
 from aitk_mcp.training import TrainingJobs
-
-from .conftest import ENDLESS, PATIENCE_S, Workshop, ends, trains
+from tests.contract.trainer.conftest import ENDLESS, PATIENCE_S, Workshop, ends, trains
 
 DEAF = """
 import signal, sys
@@ -99,6 +98,9 @@ async def test_a_trainer_that_does_not_hear_is_ended_harder(workshop: Workshop, 
     config = await workshop.configs.get(workshop.config("cat", steps=2))
     jobs = TrainingJobs(trainer, workshop.configs)
     job_id = await trainer.submit(Order(config.name, config.training, config.path))
+    while not (await jobs.logs(job_id, 1)).lines:
+        # Not yet deaf.
+        await jobs.wait(job_id, 0.05)
     outcome = await jobs.stop(job_id, save=True, wait_s=PATIENCE_S)
     assert outcome.report.status == "stopped"
     assert (await trainer.job(job_id)).signal_name == sent
