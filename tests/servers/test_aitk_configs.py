@@ -1,4 +1,4 @@
-"""The config tools: the seeds' mistakes with their cures, what is stored, and what was changed by hand."""
+"""The config tools: the classic mistakes with their cures, what is stored, and what was changed by hand."""
 
 import json
 from pathlib import Path

@@ -83,7 +83,9 @@ async def test_the_tools_work_through_every_door_of_mcp(
         assert str(tmp_path / "datasets" / "cat") in refused.content[0].model_dump()["text"]
 
 
-async def test_rest_health_and_the_status_addresses_of_the_seeds(app: Starlette, serve: Serve, tmp_path: Path) -> None:
+async def test_rest_health_and_the_status_addresses_of_older_scripts(
+    app: Starlette, serve: Serve, tmp_path: Path
+) -> None:
     async with httpx.AsyncClient(base_url=serve(app)) as client:
         health = (await client.get("/health")).json()
         assert (health["status"], health["server"], health["backend"]["engine"]) == ("ok", "aitk_mcp", "embedded")

@@ -89,7 +89,7 @@ def test_the_defaults_are_those_of_the_wire_contract() -> None:
     assert made["training_folder"] == PLACE.outputs_folder
 
 
-def test_the_seeds_example_needs_no_change() -> None:
+def test_the_example_that_people_already_use_needs_no_change() -> None:
     recipe = build_config(
         ask(
             name="pixel_cat_birthday_lora_v2",
