@@ -273,11 +273,11 @@ class Demo:
         if job["status"] != "completed":
             raise SystemExit(f"loraloop: the training {job['status']}: {job['error']} {job['hint'] or ''}")
         curve = await aitk.call("get-training-loss", {"job_id": job["job_id"]})
-        losses = [point["value"] for point in curve["points"]]
+        losses = [point["loss"] for point in curve["points"]]
         edge = max(1, min(50, len(losses) // 4))
         first, last = sum(losses[:edge]) / edge, sum(losses[-edge:]) / edge
         self._say("training", f"{job['step']} steps in {seconds:.1f} s, loss {first:.3f} to {last:.3f}")
-        self._say("", curve["sparkline"])
+        self._say("", curve["plot"])
         return {
             "job_id": job["job_id"],
             "status": job["status"],

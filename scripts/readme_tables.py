@@ -17,7 +17,7 @@ def main() -> None:
         start = f"<!-- settings: {name} -->"
         table = settings_table(settings)
         text = re.sub(
-            f"{start}.*?<!-- end -->", lambda _, s=start, t=table: f"{s}\n{t}\n<!-- end -->", text, flags=re.S
+            f"{start}.*?<!-- end -->", lambda _, s=start, t=table: f"{s}\n{t}\n<!-- end -->", text, flags=re.DOTALL
         )
     README.write_text(text, "utf-8")
 
