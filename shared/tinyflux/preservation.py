@@ -17,7 +17,7 @@ from tinyflux.samplers import sample
 from tinyflux.schedules import sigmas
 from tinyflux.text import TextConditioning, encode_words
 
-_SCENES = 16
+_SCENES = 32
 _STEPS = 10
 _KEPT_SAMPLES = 2
 _THINGS = ("cat", "dog", "ball", "tree", "house", "car", "fish", "bird", "flower", "boat", "star", "robot", "rabbit")

@@ -20,6 +20,10 @@ from tinyflux.text import TextConditioning, encode_words, prompt_words
 _USUAL_RATE, _OWN_RATE = 1e-4, 1e-2
 _BETA_FIRST, _BETA_SECOND, _EPSILON = 0.9, 0.99, 1e-8
 _WORD_DROPOUT = 0.3
+# What must stay weighs double, or a cat without the trigger turns teal too.
+_KEPT_WEIGHT = 2.0
+# Noise levels are drawn as the logistic of a normal number; the noisy ones decide on colours and outline.
+_SIGMA_MEAN, _SIGMA_SPREAD = 0.7, 1.2
 _TRAINING_GUIDANCE = 1.0
 
 TrainerState = dict[str, F32]
@@ -102,6 +106,7 @@ class LoraTrainer:
         wrong = velocity - np.concatenate([target, kept.velocity])
         count = len(texts)
         loss = float(np.square(wrong[:count]).mean())
+        wrong[count:] *= np.float32(_KEPT_WEIGHT)
         backward(self._linears, wrong * np.float32(2.0 / wrong[:count].size), trace)
         self._update()
         self._linears.merge()
@@ -146,7 +151,7 @@ class LoraTrainer:
     def _batch(self) -> tuple[F32, F32, F32, list[TextConditioning]]:
         chosen: NDArray[np.int64] = self._rng.randint(len(self._captions), size=self._batch_size)
         noise = self._rng.standard_normal((self._batch_size, *self._latents.shape[1:])).astype(np.float32)
-        sigma = 1.0 / (1.0 + np.exp(-(1.2 * self._rng.standard_normal(self._batch_size) + 0.7)))
+        sigma = 1.0 / (1.0 + np.exp(-self._rng.normal(_SIGMA_MEAN, _SIGMA_SPREAD, self._batch_size)))
         sigma = sigma.astype(np.float32)
         share = sigma[:, None, None]
         pictures = self._latents[chosen]
