@@ -1,5 +1,6 @@
 """What a graph's models ask of it: the rules of FLUX, and LoRAs made for the checkpoint that they are put on."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -119,7 +120,7 @@ def _flux_problems(graph: Mapping[str, Any], node_id: str, node: object, model_n
 def _flux_sampling(node_id: str, node: object) -> Iterator[Problem]:
     recipe, inputs = RECIPES[FLUX], inputs_of(node)
     sampler, scheduler = inputs.get("sampler_name"), inputs.get("scheduler")
-    if scheduler not in recipe.unfit_schedulers:
+    if not isinstance(scheduler, str) or scheduler not in recipe.unfit_schedulers:
         return
     yield problem_at(
         node_id,
@@ -184,16 +185,16 @@ def _lora_problems(
 def _chain(graph: Mapping[str, Any], node_id: str, entry: str) -> list[str]:
     """Return the nodes from an input upwards, nearest first, through inputs of the same kind."""
     follow = ("model",) if entry == "model" else ("conditioning", "conditioning_1", "conditioning_to", entry)
-    found: list[str] = []
-    waiting = [link_of(inputs_of(graph[node_id]).get(entry))]
+    found: dict[str, None] = {}
+    waiting = deque([link_of(inputs_of(graph[node_id]).get(entry))])
     while waiting:
-        link = waiting.pop(0)
+        link = waiting.popleft()
         if link is None or link.node_id in found or link.node_id not in graph:
             continue
-        found.append(link.node_id)
+        found[link.node_id] = None
         inputs = inputs_of(graph[link.node_id])
-        waiting += [link_of(inputs.get(name)) for name in follow]
-    return found
+        waiting.extend(link_of(inputs.get(name)) for name in follow)
+    return list(found)
 
 
 def _model_name(graph: Mapping[str, Any], chain: list[str]) -> str | None:

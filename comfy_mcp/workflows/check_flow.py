@@ -8,10 +8,11 @@ from typing import Any
 from comfy_mcp.workflows.check_links import gives, sources_of
 from comfy_mcp.workflows.graphs import Link, inputs_of, link_of
 from comfy_mcp.workflows.problems import Problem, problem_at
-from comfy_mcp.workflows.specs import NodeSpec, fits
+from comfy_mcp.workflows.specs import NodeSpec
 
 # ComfyUI looks at the class of every node, and at the inputs of those alone that an output needs.
 _JUDGED_EVERYWHERE = frozenset({"missing_node_type", "missing_class_type", "node_not_an_object"})
+_SCHEDULER = ("SIGMAS",)
 
 
 def flow_problems(graph: Mapping[str, Any], specs: Mapping[str, NodeSpec]) -> list[Problem]:
@@ -55,13 +56,14 @@ def needed_by(graph: Mapping[str, Any], ends: list[str]) -> set[str]:
 
 
 def _lora_problems(graph: Mapping[str, Any], specs: Mapping[str, NodeSpec]) -> Iterator[Problem]:
-    users = _users(graph)
+    users, sampled = _users(graph), _sampled(graph, specs)
     for node_id, spec in specs.items():
         if "lora_name" not in spec.inputs:
             continue
-        name = inputs_of(graph[node_id]).get("lora_name")
+        inputs = inputs_of(graph[node_id])
+        name = inputs.get("lora_name")
         for slot, output in enumerate(spec.outputs):
-            if output == "MODEL" and not _is_sampled(Link(node_id, slot), users, specs):
+            if output == "MODEL" and Link(node_id, slot) not in sampled:
                 yield problem_at(
                     node_id,
                     graph[node_id],
@@ -71,7 +73,7 @@ def _lora_problems(graph: Mapping[str, Any], specs: Mapping[str, NodeSpec]) -> I
                     field="model",
                     severity="warning",
                 )
-            elif output == "CLIP" and not users.get(Link(node_id, slot)) and users.get(Link(node_id, 0)):
+            elif output == "CLIP" and Link(node_id, slot) not in users and inputs.get("strength_clip") != 0:
                 yield problem_at(
                     node_id,
                     graph[node_id],
@@ -83,22 +85,18 @@ def _lora_problems(graph: Mapping[str, Any], specs: Mapping[str, NodeSpec]) -> I
                 )
 
 
-def _is_sampled(start: Link, users: Mapping[Link, list[str]], specs: Mapping[str, NodeSpec]) -> bool:
-    """Follow a model through the nodes that change it to one that uses it up (schedulers read its settings alone)."""
-    seen: set[Link] = set()
-    waiting = [start]
+def _sampled(graph: Mapping[str, Any], specs: Mapping[str, NodeSpec]) -> set[Link]:
+    """Return the outputs whose model comes to a node that uses it up (schedulers read its settings alone)."""
+    sampled: set[Link] = set()
+    waiting = [node_id for node_id, spec in specs.items() if "MODEL" not in spec.outputs and spec.outputs != _SCHEDULER]
     while waiting:
-        link = waiting.pop()
-        if link in seen:
-            continue
-        seen.add(link)
-        for user in users.get(link, ()):
-            outputs = specs[user].outputs if user in specs else ()
-            onward = [Link(user, slot) for slot, output in enumerate(outputs) if output == "MODEL"]
-            if not onward and outputs != ("SIGMAS",):
-                return True
-            waiting += onward
-    return False
+        for link in sources_of(graph, waiting.pop()):
+            source = specs.get(link.node_id)
+            is_model = source is not None and source.outputs[link.slot : link.slot + 1] == ("MODEL",)
+            if is_model and link not in sampled:
+                sampled.add(link)
+                waiting.append(link.node_id)
+    return sampled
 
 
 def _way_in(
@@ -110,13 +108,12 @@ def _way_in(
 ) -> str:
     """Name the node that takes the model past the LoRA, and the link that it should have."""
     before = link_of(inputs_of(graph[node_id]).get("model"))
+    link = json.dumps([node_id, slot])
     for user in users.get(before, ()) if before is not None else ():
-        if user != node_id and user in specs and not fits("MODEL", ",".join(specs[user].outputs) or "NOTHING"):
-            return (
-                f" Node {user} ({specs[user].class_type}) takes the model from node {before.node_id if before else ''}:"
-                f" link its `model` to {json.dumps([node_id, slot])}."
-            )
-    return " Link the sampler's `model`, or the next LoRA's, to it."
+        if before is not None and user in specs and "MODEL" not in specs[user].outputs:
+            named = f"Node {user} ({specs[user].class_type})"
+            return f" {named} takes the model from node {before.node_id}: link its `model` to {link}."
+    return f" Link the `model` of the sampler, or of the next LoRA, to {link}."
 
 
 def _users(graph: Mapping[str, Any]) -> dict[Link, list[str]]:

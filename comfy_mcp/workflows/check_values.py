@@ -94,7 +94,7 @@ def _number_problem(node_id: str, node: object, wanted: InputSpec, value: Any) -
     is_text = isinstance(value, str)
     try:
         number = float(value) if wanted.type == "FLOAT" or not is_text else int(value)
-        exact = value if isinstance(value, int) else number
+        exact = int(value) if isinstance(value, int) else number
     except (TypeError, ValueError, OverflowError):
         return problem_at(
             node_id,

@@ -131,7 +131,7 @@ def _values(node: _Node, spec: NodeSpec) -> Iterator[tuple[str, Any]]:
         if not waiting:
             return
         yield wanted.name, waiting.pop(0)
-        if wanted.type == "INT" and waiting and waiting[0] in _AFTER_GENERATE:
+        if wanted.type == "INT" and waiting and isinstance(waiting[0], str) and waiting[0] in _AFTER_GENERATE:
             waiting.pop(0)
 
 
@@ -174,10 +174,11 @@ def _node(saved: Mapping[str, Any]) -> _Node:
 def _links(saved: object) -> Iterator[tuple[int, Link]]:
     """Read both forms: `[id, from, from slot, to, to slot, type]`, and objects with these by name."""
     for entry in saved if is_list(saved) else []:
-        if is_list(entry) and len(entry) >= 3:
-            yield entry[0], Link(str(entry[1]), entry[2])
-        elif is_object(entry) and {"id", "origin_id", "origin_slot"} <= set(entry):
-            yield entry["id"], Link(str(entry["origin_id"]), entry["origin_slot"])
+        parts = [entry.get(name) for name in ("id", "origin_id", "origin_slot")] if is_object(entry) else entry
+        if is_list(parts) and len(parts) >= 3:
+            link_id, origin, slot = parts[:3]
+            if isinstance(link_id, int) and isinstance(slot, int):
+                yield link_id, Link(str(origin), slot)
 
 
 def _objects(value: object) -> list[Mapping[str, Any]]:

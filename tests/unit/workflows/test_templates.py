@@ -1,0 +1,121 @@
+"""The graphs to start from: whole, by the book, and filled without guessing."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from comfy_mcp.workflows import GenerationRequest, Graph, LoraUse, build
+from comfy_mcp.workflows.mermaid import to_mermaid
+from comfy_mcp.workflows.recipes import RECIPES
+from comfy_mcp.workflows.templates import Template, find_template, get_template, list_templates
+from mcp_toolserver.errors import InvalidArguments, NotFound
+
+from .server import FLUX, LORA, errors, found
+
+FILES = {
+    "checkpoint": {"flux": FLUX, "sdxl": "sd_xl_base_1.0.safetensors", "sd15": "v1-5-pruned.safetensors"},
+    "lora": dict.fromkeys(RECIPES, LORA),
+    "input_image": dict.fromkeys(RECIPES, "room.png"),
+}
+NAMES = [template.name for template in list_templates()]
+
+
+def filled(template: Template) -> Graph:
+    known = {parameter.name for parameter in template.parameters}
+    return get_template(
+        template.name, {name: families[template.family] for name, families in FILES.items() if name in known}
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_template_runs_once_its_files_are_named(name: str) -> None:
+    template = find_template(name)
+    problems = found(filled(template))
+    assert (problems == []) is (name != "pixel-birthday-workflow")
+    assert errors(filled(template)) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_sets_what_it_says_and_nothing_else(name: str) -> None:
+    template = find_template(name)
+    assert template.title
+    assert template.description
+    assert template.family in RECIPES
+    for parameter in template.parameters:
+        assert parameter.description
+        other: Any = f"{parameter.default} changed" if isinstance(parameter.default, str) else parameter.default + 1
+        graph = get_template(name, {parameter.name: other})
+        expected = copy.deepcopy(template.graph)
+        for node_id, field in parameter.sets:
+            assert expected[node_id]["inputs"][field] == parameter.default
+            expected[node_id]["inputs"][field] = other
+        assert graph == expected
+    assert get_template(name) == template.graph
+
+
+def test_the_flux_template_is_what_the_builder_makes() -> None:
+    template = find_template("flux-lora-txt2img")
+    texts = {parameter.name: parameter.default for parameter in template.parameters}
+    request = GenerationRequest(
+        prompt=str(texts["prompt"]),
+        checkpoint=str(texts["checkpoint"]),
+        seed=42,
+        loras=(LoraUse(name=str(texts["lora"])),),
+    )
+    assert build(request, "flux").graph == template.graph
+
+
+def test_names_are_found_as_people_write_them() -> None:
+    fixed = find_template("pixel_birthday_flux_workflow_fixed.json")
+    assert fixed.name == "pixel-birthday-flux-workflow-fixed"
+    with pytest.raises(NotFound, match="flux-txt2image") as refused:
+        find_template("flux-txt2image")
+    assert refused.value.details["closest_matches"][0] == "flux-txt2img"
+
+
+def test_an_unknown_parameter_is_refused_with_the_closest() -> None:
+    with pytest.raises(InvalidArguments, match="no parameter `lora_name`") as refused:
+        get_template("flux-lora-txt2img", {"lora_name": LORA})
+    assert refused.value.details["closest_matches"][0] == "lora"
+    assert "prompt" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "words"),
+    [
+        ("steps", "20", "a whole number"),
+        ("steps", 20.0, "a whole number"),
+        ("steps", True, "a whole number"),
+        ("guidance", None, "a number"),
+        ("prompt", 5, "a text"),
+        ("prompt", ["1", 0], "a text"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(parameter: str, value: Any, words: str) -> None:
+    with pytest.raises(InvalidArguments, match=f"`{parameter}` is .* it takes {words}"):
+        get_template("flux-lora-txt2img", {parameter: value})
+
+
+def test_a_whole_number_does_for_a_number() -> None:
+    graph = get_template("flux-lora-txt2img", {"guidance": 4})
+    assert graph["5"]["inputs"]["guidance"] == 4.0
+
+
+def test_the_drawing_has_each_node_and_link() -> None:
+    graph = get_template("flux-lora-txt2img", {"prompt": 'say "hi" <b> #1 `x`\n' + "long " * 40})
+    drawing = to_mermaid(graph)
+    lines = drawing.splitlines()
+    assert lines[0] == "flowchart LR"
+    assert len([line for line in lines if "-->" in line]) == 12
+    assert '  n1 -->|"model"| n2' in lines
+    prompt = next(line for line in lines if "say " in line)
+    assert "#quot;hi#quot; #lt;b#gt; #35;1 #96;x#96;" in prompt
+    assert "…" in prompt
+    assert prompt.count('"') == 2
+
+
+def test_the_drawing_shows_links_to_nowhere() -> None:
+    drawing = to_mermaid({"1": {"class_type": "VAEDecode", "inputs": {"samples": ["9", 0], "vae": ["9", 1]}}})
+    assert '  m1["9 is missing"]' in drawing
+    assert drawing.count("is missing") == 1
