@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from aitk_mcp.documents import TrainingDocument, dataset_path, mapping_of
-from aitk_mcp.size_index import image_files, write_index
+from aitk_mcp.size_index import FILE_NAME, image_files, write_index
 from tinyflux import IMAGE_SIZE, from_bytes
 
 
@@ -92,7 +92,12 @@ def _load(
             print(traceback.format_exc())
             print(f"Error processing image: {file}")
             print(error)
-    write_index(place if place.is_dir() else place.parent)
+    folder = place if place.is_dir() else place.parent
+    try:
+        write_index(folder)
+    except OSError as error:
+        # It is only a cache; a dataset that cannot be written to can still be trained on.
+        print(f"Could not write {folder / FILE_NAME}: {error}")
     print(f"  -  Found {len(found)} images")
     if not found:
         raise ValueError(f"no images found in {place}")

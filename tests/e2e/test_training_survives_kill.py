@@ -1,6 +1,7 @@
 """A training goes on when its server is killed, and the next server finds it again."""
 
 import os
+import shutil
 import signal
 from collections.abc import Generator
 from pathlib import Path
@@ -19,7 +20,8 @@ WAIT_S = 120
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Generator[Path]:
-    """Give a server's folder, and end the trainings that the test leaves behind."""
+    """Give a server's folder with the sample dataset, and end the trainings that the test leaves behind."""
+    shutil.copytree(sample_dataset_path(), tmp_path / "datasets" / "cats")
     yield tmp_path
     for job in JobFolders(tmp_path / "jobs").all():
         job.run.send(signal.SIGKILL)
@@ -32,7 +34,7 @@ def call(url: str, tool: str, **arguments: Any) -> dict[str, Any]:
 
 
 def start(url: str, name: str, steps: int) -> str:
-    config = {"name": name, "model_name": "tinyflux", "dataset_path": str(sample_dataset_path()), "steps": steps}
+    config = {"name": name, "model_name": "tinyflux", "dataset_path": "cats", "steps": steps}
     call(url, "create-training-config", **config, trigger_word="pixel_cat", rank=4, disable_sampling=True)
     return call(url, "start-training", config_name=name)["job_id"]
 
