@@ -1,4 +1,4 @@
-"""Run the server: `python -m comfy_mcp [--transport http|stdio] [--host H] [--port N] [--data-dir D] [--backend B]`."""
+"""Run the server: `python -m comfy_mcp [--transport http|stdio] [--port N] [--data-dir DIR] [--backend B] …`."""
 
 import argparse
 from typing import Any
@@ -14,15 +14,25 @@ def main() -> None:
     parser.add_argument("--port", type=int, help="port to listen on (8189); 0 takes a free one")
     parser.add_argument("--data-dir", help="folder for everything that the server keeps")
     parser.add_argument("--backend", choices=("auto", "comfyui", "embedded"), help="what renders (auto)")
+    parser.add_argument("--comfyui-api-url", help="address of ComfyUI")
+    parser.add_argument("--comfyui-dir", help="folder of ComfyUI on this machine")
     options = parser.parse_args()
 
-    # Before the SDK is imported: it would set up a log handler of its own.
+    from pydantic import ValidationError
+
     from comfy_mcp.settings import ComfySettings
 
     given: dict[str, Any] = {
-        name: value for name in ("host", "port", "data_dir", "backend") if (value := getattr(options, name)) is not None
+        name: value for name, value in vars(options).items() if value is not None and name != "transport"
     }
-    settings = ComfySettings(**given)
+    try:
+        settings = ComfySettings(**given)
+    except ValidationError as error:
+        problems = [
+            f"{problem['loc'][0]}: {problem['msg'].removeprefix('Value error, ')}" for problem in error.errors()
+        ]
+        parser.error("; ".join(problems))
+    # Before the SDK is imported: it would set up a log handler of its own.
     configure_logging(settings.log_level)
 
     from comfy_mcp.app import build

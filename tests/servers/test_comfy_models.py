@@ -1,0 +1,147 @@
+"""list-models, get-object-info, get-system-info, free-memory and upload-image."""
+
+import base64
+import shutil
+from collections.abc import Generator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from comfy_mcp.engines.comfyui import ComfyUI
+from comfy_mcp.engines.comfyui_http import fixed
+from comfy_mcp.engines.selection import Selected
+from comfy_mcp.model_folders import ModelFolders
+from mcp_toolserver.errors import InvalidArguments, NotFound
+from tests.contract.comfyui.conftest import write_lora
+from tests.servers.comfy_tools import EngineUnderTest, comfy_tools, engine_process, graph, png
+
+CHECKPOINT = "tinyflux-base.safetensors"
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Generator[EngineUnderTest]:
+    with engine_process(tmp_path_factory.mktemp("comfyui")) as running:
+        write_lora(running.folder / "models" / "loras" / "one.safetensors")
+        yield running
+
+
+async def test_models_are_listed_by_kind(engine: EngineUnderTest, tmp_path: Path) -> None:
+    async with comfy_tools(engine.settings(tmp_path)) as tools:
+        everything = await tools("list-models")
+        checkpoints = await tools("list-models", type="checkpoint")
+        loras = await tools("list-models", type="loras")
+    [checkpoint] = checkpoints["models"]
+    assert checkpoint["name"] == CHECKPOINT
+    assert checkpoint["type"] == "checkpoints"
+    assert checkpoint["family"] == "flux"
+    assert checkpoint["size_bytes"] == (engine.folder / "models" / "checkpoints" / CHECKPOINT).stat().st_size
+    assert [lora["name"] for lora in loras["models"]] == ["one.safetensors"]
+    assert everything["total"] == len(everything["models"]) >= 2
+
+
+async def test_an_unknown_kind_is_refused_with_the_closest(engine: EngineUnderTest, tmp_path: Path) -> None:
+    async with comfy_tools(engine.settings(tmp_path)) as tools:
+        with pytest.raises(InvalidArguments) as refused:
+            await tools("list-models", type="checkpints")
+    assert refused.value.details["closest_matches"] == ["checkpoints"]
+
+
+async def test_node_classes_are_listed_and_described(engine: EngineUnderTest, tmp_path: Path) -> None:
+    async with comfy_tools(engine.settings(tmp_path)) as tools:
+        names = await tools("get-object-info")
+        sampler = await tools("get-object-info", node_class="KSampler")
+        with pytest.raises(NotFound) as refused:
+            await tools("get-object-info", class_type="KSamplr")
+    assert {"KSampler", "LoraLoader", "FluxGuidance"} <= set(names["node_classes"])
+    assert sampler["info"]["input"]["required"]["steps"][0] == "INT"
+    assert refused.value.details["closest_matches"][0] == "KSampler"
+
+
+async def test_the_system_tells_devices_and_queue(engine: EngineUnderTest, tmp_path: Path) -> None:
+    async with comfy_tools(engine.settings(tmp_path)) as tools:
+        info = await tools("get-system-info")
+    assert info["engine"] == "comfyui"
+    assert info["url"] == engine.url
+    assert info["ram_total_bytes"] > info["ram_free_bytes"] > 0
+    assert info["devices"][0]["type"] == "cpu"
+    assert (info["queue_running"], info["queue_pending"]) == (0, 0)
+
+
+async def test_freed_memory_forgets_what_was_rendered(engine: EngineUnderTest, tmp_path: Path) -> None:
+    async with comfy_tools(engine.settings(tmp_path)) as tools:
+        await tools("execute-workflow", workflow=graph(seed=21))
+        freed = await tools("free-memory")
+        again = await tools("execute-workflow", workflow=graph(seed=21))
+    assert freed["ram_free_after_bytes"] > 0
+    assert not again["cached"]
+
+
+async def test_an_uploaded_picture_is_named_as_it_was_stored(engine: EngineUnderTest, tmp_path: Path) -> None:
+    name = f"{uuid4().hex}.png"
+    async with comfy_tools(engine.settings(tmp_path)) as tools:
+        first = await tools("upload-image", filename=name, data=base64.b64encode(png()).decode())
+        other = await tools("upload-image", filename=name, content=base64.b64encode(png(8, 8)).decode())
+        same = await tools("upload-image", filename=name, content=base64.b64encode(png(9, 9)).decode(), overwrite=True)
+    assert first == {"name": name, "width": 48, "height": 32, "size_bytes": len(png())}
+    assert other["name"] != name
+    assert same["name"] == name
+
+
+@pytest.mark.parametrize(
+    ("filename", "content", "named"),
+    [
+        ("../x.png", png(), "filename"),
+        ("sub/x.png", png(), "filename"),
+        ("x.png", b"<html>no picture</html>", "content"),
+        ("x.png", png()[:40], "content"),
+        ("x.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "content"),
+    ],
+)
+async def test_what_is_no_picture_is_refused(
+    engine: EngineUnderTest, tmp_path: Path, filename: str, content: bytes, named: str
+) -> None:
+    async with comfy_tools(engine.settings(tmp_path)) as tools:
+        with pytest.raises(InvalidArguments) as refused:
+            await tools("upload-image", filename=filename, content=base64.b64encode(content).decode())
+    assert named in refused.value.message
+
+
+async def folders_of(url: str, tmp_path: Path) -> tuple[Path, ...]:
+    """Return the loras folders that a server without COMFYUI_DIR finds for the ComfyUI at `url`."""
+
+    async def selected() -> Selected:
+        return Selected(engine="comfyui", url=url)
+
+    comfyui = ComfyUI(fixed(url))
+    async with comfyui.running():
+        return await ModelFolders(comfyui, selected, comfyui_dir=None, embedded_dir=tmp_path).of("loras")
+
+
+async def test_a_comfyui_on_this_disk_tells_where_its_loras_lie(engine: EngineUnderTest, tmp_path: Path) -> None:
+    assert (await folders_of(engine.url, tmp_path))[0] == engine.folder / "models" / "loras"
+
+
+async def test_a_folder_that_lacks_what_comfyui_lists_is_another_machines(tmp_path: Path) -> None:
+    with engine_process(tmp_path / "comfyui") as running:
+        loras = running.folder / "models" / "loras"
+        write_lora(tmp_path / "elsewhere.safetensors")
+        (loras / "one.safetensors").symlink_to(tmp_path / "elsewhere.safetensors")
+        assert await folders_of(running.url, tmp_path)
+        # A link that leads nowhere is listed by ComfyUI and cannot be seen from here, as in a container's folder.
+        (tmp_path / "elsewhere.safetensors").unlink()
+        assert await folders_of(running.url, tmp_path) == ()
+        shutil.rmtree(loras)
+
+
+async def test_without_access_to_the_folder_a_lora_is_refused_with_the_setting(
+    engine: EngineUnderTest, tmp_path: Path
+) -> None:
+    with engine_process(tmp_path / "comfyui") as running:
+        (running.folder / "models" / "loras" / "gone.safetensors").symlink_to(tmp_path / "nowhere.safetensors")
+        settings = running.settings(tmp_path / "data", comfyui_dir=None)
+        async with comfy_tools(settings) as tools:
+            with pytest.raises(Exception, match="no access") as refused:
+                await tools("upload-lora", filename="new.safetensors", content=base64.b64encode(b"x").decode())
+            assert "COMFYUI_DIR" in str(getattr(refused.value, "hint", ""))
+            assert (await tools("generate-image", prompt="a cat", width=64, height=64))["status"] == "completed"
