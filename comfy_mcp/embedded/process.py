@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -20,12 +21,27 @@ STOP_WAIT_S = 10.0
 _LINE_LIMIT_BYTES = 4096
 
 
+@dataclass(frozen=True, slots=True)
+class EmbeddedServer:
+    """A child process that is ready, and its address, such as `http://127.0.0.1:40123`."""
+
+    url: str
+    process: Process
+
+
 @asynccontextmanager
 async def embedded_comfyui(data_dir: Path, port: int = 0) -> AsyncGenerator[str]:
-    """Run the embedded ComfyUI over a data directory and yield its address, such as `http://127.0.0.1:40123`.
+    """Run the embedded ComfyUI over a data directory and yield its address, as `embedded_server` does."""
+    async with embedded_server(data_dir, port) as server:
+        yield server.url
 
-    Port 0 takes a free one. The child holds the other end of a pipe, and ends when that is closed: at the end of the
-    block, and just as well when this process is killed. Raises BackendUnavailable when it does not start.
+
+@asynccontextmanager
+async def embedded_server(data_dir: Path, port: int = 0) -> AsyncGenerator[EmbeddedServer]:
+    """Run the embedded ComfyUI over a data directory while the block runs; port 0 takes a free one.
+
+    The child holds the other end of a pipe, and ends when that is closed: at the end of the block, and just as well
+    when this process is killed. Raises BackendUnavailable when it does not start.
     """
     # -P, and this program's own path: what lies in the current folder must not stand in for a module.
     command = [sys.executable, "-P", "-m", "comfy_mcp.embedded", "--port", str(port), "--data-dir", str(data_dir)]
@@ -42,7 +58,7 @@ async def embedded_comfyui(data_dir: Path, port: int = 0) -> AsyncGenerator[str]
     )
     async with process:
         try:
-            yield await _address(process)
+            yield EmbeddedServer(await _address(process), process)
         finally:
             with anyio.CancelScope(shield=True):
                 await _stop(process)

@@ -5,7 +5,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+import anyio
 import httpx
+from anyio import to_thread
 
 from mcp_toolserver.errors import BackendRejected, BackendUnavailable, TooLarge
 
@@ -30,18 +32,22 @@ class ComfyHttp:
 
     def __init__(self, address: Address) -> None:
         self._address = address
+        self._is_open = False
         self._client: httpx.AsyncClient | None = None
+        self._opening = anyio.Lock()
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Keep the connections open while the block runs."""
-        timeout = httpx.Timeout(_ANSWER_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
-        async with httpx.AsyncClient(timeout=timeout, mounts=_PAST_PROXIES) as client:
-            self._client = client
-            try:
-                yield
-            finally:
-                self._client = None
+        self._is_open = True
+        try:
+            yield
+        finally:
+            self._is_open = False
+            client, self._client = self._client, None
+            if client is not None:
+                with anyio.CancelScope(shield=True):
+                    await client.aclose()
 
     async def get(self, path: str, *, timeout_s: float = _ANSWER_TIMEOUT_S) -> Any:
         """Return the JSON at `path`; None where the server says 404."""
@@ -91,9 +97,17 @@ class ComfyHttp:
 
     async def _target(self, path: str) -> tuple[httpx.AsyncClient, httpx.URL]:
         address = await self._address()
-        if self._client is None:
-            raise BackendUnavailable("The connection to ComfyUI is closed.", hint="The server is stopping; call again.")
-        return self._client, httpx.URL(address.rstrip("/") + path)
+        async with self._opening:
+            if not self._is_open:
+                raise BackendUnavailable(
+                    "The connection to ComfyUI is closed.", hint="The server is stopping; call again."
+                )
+            if self._client is None:
+                # Reading the certificates takes longer than the rest of the start, and plain HTTP needs none.
+                verify = address.startswith("https") and await to_thread.run_sync(httpx.create_ssl_context)
+                timeout = httpx.Timeout(_ANSWER_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
+                self._client = httpx.AsyncClient(timeout=timeout, mounts=_PAST_PROXIES, verify=verify)
+            return self._client, httpx.URL(address.rstrip("/") + path)
 
 
 def fixed(url: str) -> Address:

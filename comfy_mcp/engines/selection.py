@@ -9,12 +9,15 @@ from typing import Literal
 
 import anyio
 
-from comfy_mcp.embedded.process import embedded_comfyui
+from comfy_mcp.embedded.process import embedded_server
 from comfy_mcp.engines.comfyui import PROBE_TIMEOUT_S
 from comfy_mcp.engines.comfyui_http import ComfyHttp, fixed
 from mcp_toolserver.errors import BackendUnavailable, ToolError
 
 log = logging.getLogger(__name__)
+
+# So that a child that dies at once does not take a whole core.
+_RESTART_PAUSE_S = 1.0
 
 EngineName = Literal["comfyui", "embedded"]
 
@@ -61,7 +64,8 @@ class Selection:
 
     async def selected(self) -> Selected:
         """Return the choice as soon as it is made; raises BackendUnavailable when the embedded engine cannot start."""
-        await self._settled.wait()
+        while self._selected is None and not self._failure:
+            await self._settled.wait()
         if self._selected is None:
             raise BackendUnavailable(
                 f"The embedded engine did not start: {self._failure}.",
@@ -91,14 +95,21 @@ class Selection:
                 return False
 
     async def _run_embedded(self) -> None:
-        try:
-            async with embedded_comfyui(self._wanted.embedded_dir) as url:
-                self._settle(Selected(engine="embedded", url=url))
-                await anyio.sleep_forever()
-        except (OSError, ToolError) as error:
-            self._failure = str(error).rstrip(".")
-            self._settled.set()
-            log.exception("the embedded engine did not start")
+        while True:
+            try:
+                async with embedded_server(self._wanted.embedded_dir) as server:
+                    self._settle(Selected(engine="embedded", url=server.url))
+                    exit_status = await server.process.wait()
+            except (OSError, ToolError) as error:
+                self._failure = str(error).rstrip(".") or type(error).__name__
+                self._settled.set()
+                log.exception("the embedded engine did not start")
+                return
+            # Its jobs are lost and say so; the next ones shall not be.
+            log.error("the embedded engine ended and is started again", extra={"exit_status": exit_status})
+            self._selected = None
+            self._settled = anyio.Event()
+            await anyio.sleep(_RESTART_PAUSE_S)
 
     def _settle(self, selected: Selected) -> None:
         self._selected = selected

@@ -1,6 +1,8 @@
 """comfy_mcp as its callers reach it: REST, pictures by address, health, the list of tools, stdio."""
 
 import json
+import os
+import sys
 from collections.abc import Callable, Generator
 from io import BytesIO
 from pathlib import Path
@@ -8,6 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
+from mcp import Client
+from mcp.client.stdio import StdioServerParameters
 from PIL import Image
 from starlette.types import ASGIApp
 
@@ -179,3 +183,31 @@ async def test_without_an_address_of_its_own_pictures_come_from_comfyui(
     assert url.startswith(f"{engine.url}/view?")
     async with httpx.AsyncClient() as client:
         assert (await client.get(url)).content.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("door", ["2025-11-25", "2026-07-28", "stdio"])
+async def test_a_picture_through_mcp_is_an_address_and_no_megabytes(
+    door: str, engine: EngineUnderTest, tmp_path: Path, serve: Serve
+) -> None:
+    heard: list[float] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        heard.append(progress)
+
+    options = ["--transport", "stdio", "--data-dir", str(tmp_path), "--comfyui-api-url", engine.url]
+    target: Any = StdioServerParameters(
+        command=sys.executable, args=["-m", "comfy_mcp", *options], env={"PYTHONPATH": os.environ["PYTHONPATH"]}
+    )
+    if door != "stdio":
+        target = f"{serve(create_app(engine.settings(tmp_path)))}/mcp"
+    async with Client(target, mode="legacy" if door == "2025-11-25" else "auto") as client:
+        answer = await client.call_tool(
+            "generate-image", {"prompt": "a red cat", "seed": 31, "steps": 30}, progress_callback=hear
+        )
+    assert not answer.is_error
+    assert answer.structured_content is not None
+    assert answer.structured_content["status"] == "completed"
+    [image] = answer.structured_content["images"]
+    assert httpx.get(image["url"]).content.startswith(b"\x89PNG")
+    assert len(answer.model_dump_json()) < 10_000
+    assert heard == sorted(set(heard))
