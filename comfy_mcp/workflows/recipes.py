@@ -15,8 +15,8 @@ class Recipe:
     """Hold a family's defaults and the differences of its graph.
 
     `guidance` is None where the family has no FluxGuidance; such a family takes `cfg` as asked, the others always 1.0.
-    `split_loader` and `split_type` load the text encoders where the model comes in parts. `sampling` is the class of
-    a node that sets `shift` on the model before it samples.
+    `split_loader` and `split_type` load the text encoders where the model comes in parts. `samplers` and `schedulers`
+    are those that suit the family, and empty where all do; `unfit_schedulers` are replaced.
     """
 
     family: str

@@ -59,6 +59,11 @@ def _encode(run: Run, *, pixels: Pictures, vae: PixelSpace | None) -> NodeResult
     return NodeResult((Latents(samples, *grid),))
 
 
+def _repeat(run: Run, *, samples: Latents, amount: int) -> NodeResult:
+    repeated = np.tile(samples.samples, (amount, 1, 1))
+    return NodeResult((Latents(repeated, samples.width_px, samples.height_px),))
+
+
 def _size(default: int, step: int) -> tuple[Input, Input, Input]:
     return (
         Input("width", "INT", {"default": default, "min": 16, "max": 16384, "step": step}),
@@ -126,5 +131,14 @@ LATENT_NODES = (
         (Input("pixels", "IMAGE"), Input("vae", "VAE")),
         (_LATENT,),
         _encode,
+    ),
+    NodeDefinition(
+        "RepeatLatentBatch",
+        "Repeat Latent Batch",
+        "latent/batch",
+        "Repeat latents, so that one picture becomes the start of several.",
+        (Input("samples", "LATENT"), Input("amount", "INT", {"default": 1, "min": 1, "max": 64})),
+        (_LATENT,),
+        _repeat,
     ),
 )

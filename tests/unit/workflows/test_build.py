@@ -229,8 +229,13 @@ def sides() -> st.SearchStrategy[int | None]:
 
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[GenerationRequest, str]:
-    family = draw(st.sampled_from([name for name in RECIPES if name != "sd3"]))
-    names = {"flux": FLUX, "sdxl": "sd_xl_base_1.0.safetensors", "sd15": "v1-5-pruned.safetensors"}
+    family = draw(st.sampled_from(sorted(RECIPES)))
+    names = {
+        "flux": FLUX,
+        "sdxl": "sd_xl_base_1.0.safetensors",
+        "sd15": "v1-5-pruned.safetensors",
+        "sd3": "sd3_medium.safetensors",
+    }
     loras = st.builds(
         LoraUse,
         name=st.sampled_from(LORAS),
