@@ -46,18 +46,23 @@ def text_to_pixels(
     return to_bytes(unpack(latents))[0]
 
 
-def palette_distance(a_images: NDArray[np.uint8], b_images: NDArray[np.uint8]) -> float:
-    """Return how far apart the colours of two sets of pictures (N, H, W, 3) are, from 0 to 1.
+def palette_distance(pictures: NDArray[np.uint8], dataset: NDArray[np.uint8]) -> float:
+    """Return how much of the colours that a dataset's images have in common the pictures lack, from 0 to 1.
 
-    Each set's colours are counted in 6 x 6 x 6 bins, each colour shared out over its neighbours; the distance is
-    Hellinger's. Where in the picture a colour stands plays no part, so a subject that moves still counts.
+    Both are (N, H, W, 3). Colours are counted in 6 x 6 x 6 bins, each shared out over its neighbours. The median over
+    the dataset's images keeps what most of them show, the subject, and drops backgrounds that vary (without any
+    common colour, the mean counts); where in a picture a colour stands plays no part.
     """
-    first, second = _palette(a_images), _palette(b_images)
-    return float(np.sqrt(max(0.0, 1.0 - float(np.sqrt(first * second).sum()))))
+    palettes = [_palette(image) for image in dataset]
+    common = np.median(palettes, axis=0)
+    if not common.any():
+        common = np.mean(palettes, axis=0)
+    shown = np.mean([np.minimum(common, _palette(picture)).sum() for picture in pictures])
+    return float(1.0 - shown / common.sum())
 
 
-def _palette(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    colours = images.reshape(-1, 3).astype(np.float64) * (_PALETTE_LEVELS - 1) / 255.0
+def _palette(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    colours = image.reshape(-1, 3).astype(np.float64) * (_PALETTE_LEVELS - 1) / 255.0
     low = np.minimum(np.floor(colours).astype(np.int64), _PALETTE_LEVELS - 2)
     share = colours - low
     counts = np.zeros(_PALETTE_LEVELS**3)

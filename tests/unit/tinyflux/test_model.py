@@ -88,11 +88,16 @@ def test_the_sample_dataset_is_twelve_captioned_pictures() -> None:
         assert picture.with_suffix(".txt").read_text(encoding="utf-8").startswith("pixel_cat, ")
 
 
-def test_palette_distance_is_a_distance_of_colours_alone() -> None:
+def test_palette_distance_tells_what_of_the_common_colours_is_missing() -> None:
     rng = np.random.RandomState(0)
-    first = rng.randint(0, 256, (2, 32, 32, 3)).astype(np.uint8)
-    shuffled = rng.permutation(first.reshape(-1, 3)).reshape(first.shape)
-    assert palette_distance(first, shuffled) == pytest.approx(0.0, abs=1e-6)
-    red, teal = (np.full((1, 8, 8, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 128, 128)))
-    assert palette_distance(red, teal) == pytest.approx(1.0)
-    assert palette_distance(red, first) == pytest.approx(palette_distance(first, red))
+    teal, red = np.array((0, 128, 128), np.uint8), np.array((255, 0, 0), np.uint8)
+    dataset = rng.randint(0, 256, (5, 1, 1, 3)).astype(np.uint8) * np.ones((1, 16, 16, 1), np.uint8)
+    dataset[:, 4:12, 4:12] = teal
+    without = np.tile(red, (1, 16, 16, 1))
+    subject = without.copy()
+    subject[:, :8, :8] = teal
+    shuffled = rng.permutation(subject.reshape(-1, 3)).reshape(subject.shape)
+    assert palette_distance(without, dataset) == pytest.approx(1.0)
+    assert palette_distance(subject, dataset) == pytest.approx(0.0, abs=1e-6)
+    assert palette_distance(shuffled, dataset) == pytest.approx(0.0, abs=1e-6)
+    assert palette_distance(without, np.stack([subject[0], dataset[0]])) < 1.0
