@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tinyflux.model import TinyFlux
 from tinyflux.operations import F32
 from tinyflux.samplers import sample
-from tinyflux.schedules import sigmas
+from tinyflux.schedules import sigmas, training_levels
 from tinyflux.text import TextConditioning, encode_words
 
 _SCENES = 32
@@ -59,8 +59,7 @@ class Preservation:
     def draw(self) -> Kept:
         """Return samples: pictures of the base with noise, and what the base answers to them."""
         chosen: NDArray[np.int64] = self._rng.randint(_SCENES, size=_KEPT_SAMPLES)
-        logit = (1.2 * self._rng.standard_normal(_KEPT_SAMPLES) + 0.7).astype(np.float32)
-        sigma = np.float32(1.0) / (np.exp(-logit) + np.float32(1.0))
+        sigma = training_levels(self._rng, _KEPT_SAMPLES)
         guidance = self._rng.uniform(1.0, 5.0, _KEPT_SAMPLES).astype(np.float32)
         guidance[0] = 1.0
         pictures = self._pictures[chosen]

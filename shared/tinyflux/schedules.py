@@ -15,6 +15,9 @@ from tinyflux.operations import F32
 
 SHIFT = 0.5
 _LEVELS = 10000
+# The share of training samples that are nearly all noise, and where that begins. There the colours are decided; further
+# down the noisy picture itself gives them away, and the words learn nothing.
+NOISY_SHARE, NOISY_FROM = 0.5, 0.8
 
 
 def _shifted(time: F32) -> F32:
@@ -104,3 +107,10 @@ def sigmas(scheduler: str, steps: int, denoise: float = 1.0) -> F32:
     total = steps if denoise >= 1.0 else int(steps / denoise)
     levels = np.append(_SCHEDULERS[scheduler](total), np.float32(0.0)).astype(np.float32)
     return levels[-(steps + 1) :] if denoise < 1.0 else levels
+
+
+def training_levels(rng: np.random.RandomState, count: int) -> F32:
+    """Draw the noise levels of training samples (count,)."""
+    levels: F32 = (1.0 / (1.0 + np.exp(-rng.normal(0.7, 1.2, count)))).astype(np.float32)
+    noisy: F32 = rng.uniform(NOISY_FROM, 1.0, count).astype(np.float32)
+    return np.where(rng.random_sample(count) < NOISY_SHARE, noisy, levels)

@@ -14,6 +14,7 @@ from tinyflux.model import TinyFlux
 from tinyflux.network import Inputs, backward, forward
 from tinyflux.operations import F32
 from tinyflux.preservation import Preservation
+from tinyflux.schedules import training_levels
 from tinyflux.text import TextConditioning, encode_words, prompt_words
 
 # AI Toolkit's usual rate for FLUX; a model of a million weights learns at a hundred times that.
@@ -22,8 +23,6 @@ _BETA_FIRST, _BETA_SECOND, _EPSILON = 0.9, 0.99, 1e-8
 _WORD_DROPOUT = 0.3
 # What must stay weighs double, or a cat without the trigger turns teal too.
 _KEPT_WEIGHT = 2.0
-# Noise levels are drawn as the logistic of a normal number; the noisy ones decide on colours and outline.
-_SIGMA_MEAN, _SIGMA_SPREAD = 0.7, 1.2
 _TRAINING_GUIDANCE = 1.0
 
 TrainerState = dict[str, F32]
@@ -151,8 +150,7 @@ class LoraTrainer:
     def _batch(self) -> tuple[F32, F32, F32, list[TextConditioning]]:
         chosen: NDArray[np.int64] = self._rng.randint(len(self._captions), size=self._batch_size)
         noise = self._rng.standard_normal((self._batch_size, *self._latents.shape[1:])).astype(np.float32)
-        sigma = 1.0 / (1.0 + np.exp(-self._rng.normal(_SIGMA_MEAN, _SIGMA_SPREAD, self._batch_size)))
-        sigma = sigma.astype(np.float32)
+        sigma = training_levels(self._rng, self._batch_size)
         share = sigma[:, None, None]
         pictures = self._latents[chosen]
         texts = [encode_words(self._trigger + self._thinned(self._captions[int(index)])) for index in chosen]
