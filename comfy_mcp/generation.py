@@ -11,7 +11,8 @@ from comfy_mcp.base_models import BaseModels
 from comfy_mcp.engines.selection import Selected
 from comfy_mcp.graph_inputs import with_inputs
 from comfy_mcp.job_store import JobRecord
-from comfy_mcp.jobs import Jobs, JobState
+from comfy_mcp.jobs import Jobs
+from comfy_mcp.live_jobs import JobState
 from comfy_mcp.models import LORAS, Models, find_name
 from comfy_mcp.workflow_checks import CheckedWorkflow, WorkflowChecks
 from comfy_mcp.workflows import GenerationRequest, Graph, LoraUse, build, has_errors
@@ -21,6 +22,8 @@ RANDOM_SEED = -1
 # Half of ComfyUI's range: the other half does not fit the signed integers of databases and of many languages.
 _SEEDS = 2**63
 EMBEDDED_PIXELS = 32
+
+_CONVERTED = "The workflow was converted from the form that ComfyUI's page saves; its seeds are those saved in it."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,10 +152,11 @@ class Generation:
         """
         selected = await self._selected()
         checked = await self._checks.check(workflow)
+        converted = [_CONVERTED] if checked.converted else []
         if inputs and checked.graph is not None:
             checked = await self._checks.check(with_inputs(checked.graph, inputs))
         graph, doubts = _runnable(checked)
-        warnings = (*doubts, *_honest(selected, None, None))
+        warnings = (*converted, *doubts, *_honest(selected, None, None))
         return await self._jobs.start(
             JobRecord(
                 job_id=str(uuid4()),

@@ -14,14 +14,14 @@ from comfy_mcp.engines.comfyui_events import JobEvent, Preview
 from comfy_mcp.engines.comfyui_history import Ending, OutputFile
 from comfy_mcp.engines.selection import Selected
 from comfy_mcp.image_sizes import size_of
-from comfy_mcp.job_progress import Progress, advance
+from comfy_mcp.job_progress import advance
 from comfy_mcp.job_store import JobFile, JobRecord, JobStatus, JobStore
+from comfy_mcp.live_jobs import JobState, LiveJob, Reported
 from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, ToolError
 from mcp_toolserver.tools import Report, unheard
 
 log = logging.getLogger(__name__)
 
-_REPORT_EVERY_S = 0.1
 _ANOTHER_SERVERS_JOB_S = 0.5
 _CANCEL_SETTLE_S = 10.0
 
@@ -32,45 +32,11 @@ _SAYS_CACHED = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobState:
-    """A job as it is now: its record, and how far it is while it runs."""
-
-    record: JobRecord
-    progress: Progress | None = None
-    has_preview: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class JobPage:
     """A page of jobs, newest first; `next_cursor` is None on the last."""
 
     jobs: tuple[JobState, ...]
     next_cursor: str | None
-
-
-class _LiveJob:
-    """A job that this server follows."""
-
-    def __init__(self, record: JobRecord, comfyui: ComfyUI) -> None:
-        self.record = record
-        self.comfyui = comfyui
-        self.progress = Progress()
-        self.preview: Preview | None = None
-        self.cancel_asked = False
-        self.accepted = anyio.Event()
-        self.refusal: Exception | None = None
-        self.changed = anyio.Event()
-
-    @property
-    def state(self) -> JobState:
-        if self.record.is_finished:
-            return JobState(record=self.record)
-        progress = self.progress if self.record.status == "running" else None
-        return JobState(record=self.record, progress=progress, has_preview=self.preview is not None)
-
-    def notify(self) -> None:
-        changed, self.changed = self.changed, anyio.Event()
-        changed.set()
 
 
 class Jobs:
@@ -88,7 +54,7 @@ class Jobs:
         self._comfyui = comfyui
         self._selected = selected
         self._at = at
-        self._live: dict[str, _LiveJob] = {}
+        self._live: dict[str, LiveJob] = {}
         self._tasks: TaskGroup | None = None
 
     @asynccontextmanager
@@ -97,7 +63,7 @@ class Jobs:
         async with self._store.opened(), anyio.create_task_group() as tasks:
             self._tasks = tasks
             for record in await self._store.unfinished():
-                live = self._live[record.job_id] = _LiveJob(record, self._comfyui)
+                live = self._live[record.job_id] = LiveJob(record, self._comfyui)
                 live.accepted.set()
                 tasks.start_soon(self._guarded, live, self._find_again)
             try:
@@ -113,7 +79,7 @@ class Jobs:
         """
         if self._tasks is None:
             raise RuntimeError("jobs are not running")
-        live = _LiveJob(record, self._comfyui)
+        live = LiveJob(record, self._comfyui)
         self._tasks.start_soon(self._guarded, live, self._submit_and_follow)
         await live.accepted.wait()
         if live.refusal is not None:
@@ -138,7 +104,7 @@ class Jobs:
         """Return a job when it has ended, or as it is after `wait_s` seconds; reports percent done meanwhile."""
         state = await self.get(job_id)
         with anyio.move_on_after(wait_s):
-            reported = _Reported(report)
+            reported = Reported(report)
             while not state.record.is_finished:
                 live = self._live.get(job_id)
                 if live is None:
@@ -195,7 +161,7 @@ class Jobs:
         live = self._live.get(job_id)
         return live.preview if live is not None else None
 
-    async def _guarded(self, live: _LiveJob, work: Callable[[_LiveJob], Awaitable[None]]) -> None:
+    async def _guarded(self, live: LiveJob, work: Callable[[LiveJob], Awaitable[None]]) -> None:
         try:
             await work(live)
         except Exception as error:
@@ -209,7 +175,7 @@ class Jobs:
             live.accepted.set()
             self._live.pop(live.record.job_id, None)
 
-    async def _submit_and_follow(self, live: _LiveJob) -> None:
+    async def _submit_and_follow(self, live: LiveJob) -> None:
         record = live.record
         await self._store.add(record)
         self._live[record.job_id] = live
@@ -226,7 +192,7 @@ class Jobs:
             ending = await watch.ended(lambda event: self._heard(live, event))
         await self._end(live, ending)
 
-    async def _find_again(self, live: _LiveJob) -> None:
+    async def _find_again(self, live: LiveJob) -> None:
         """Follow a job that an earlier server submitted: it may wait, run, or have ended meanwhile."""
         selected = await self._current()
         async with AsyncExitStack() as stack:
@@ -247,7 +213,7 @@ class Jobs:
         except ToolError:
             return None
 
-    async def _heard(self, live: _LiveJob, event: JobEvent) -> None:
+    async def _heard(self, live: LiveJob, event: JobEvent) -> None:
         if isinstance(event, Preview):
             live.preview = event
         else:
@@ -256,7 +222,7 @@ class Jobs:
             await self._record(live, live.record.model_copy(update={"status": "running", "started_at": time.time()}))
         live.notify()
 
-    async def _end(self, live: _LiveJob, ending: Ending) -> None:
+    async def _end(self, live: LiveJob, ending: Ending) -> None:
         status: JobStatus = ending.status
         if live.cancel_asked and (ending.details or {}).get("code") == "engine_forgot":
             # A waiting prompt that was deleted is forgotten: that is what was asked for.
@@ -279,26 +245,9 @@ class Jobs:
         )
         live.notify()
 
-    async def _record(self, live: _LiveJob, record: JobRecord) -> None:
+    async def _record(self, live: LiveJob, record: JobRecord) -> None:
         await self._store.update(record)
         live.record = record
-
-
-class _Reported:
-    """Pass progress on to a caller: never back, and not more often than anyone can read."""
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-        self._percent = -1.0
-        self._at = 0.0
-
-    async def tell(self, state: JobState) -> None:
-        percent = round(state.progress.fraction * 100, 1) if state.progress else 0.0
-        now = time.monotonic()
-        if percent > self._percent and now - self._at >= _REPORT_EVERY_S:
-            self._percent, self._at = percent, now
-            words = state.progress.words if state.progress else "waiting in ComfyUI's queue"
-            await self._report(percent, 100.0, words)
 
 
 async def _measured(comfyui: ComfyUI, file: OutputFile) -> JobFile:

@@ -110,6 +110,26 @@ async def test_a_checkpoint_that_is_not_there_is_refused_with_the_closest(
     assert refused.value.details["closest_matches"] == [CHECKPOINT]
 
 
+async def test_a_diffusion_model_is_loaded_with_its_encoders_and_vae(tmp_path: Path) -> None:
+    with engine_process(tmp_path / "comfyui") as engine:
+        models = engine.folder / "models"
+        weights = (models / "checkpoints" / CHECKPOINT).read_bytes()
+        for shipped in models.rglob("tinyflux-*"):
+            shipped.unlink()
+        async with comfy_tools(engine.settings(tmp_path / "data")) as tools:
+            with pytest.raises(NotFound, match="no checkpoint and no diffusion model"):
+                await small(tools)
+            (models / "diffusion_models" / "flux1-mini.safetensors").write_bytes(weights)
+            with pytest.raises(NotFound, match="clip_l") as refused:
+                await small(tools)
+            assert refused.value.details["missing"] == ["clip_l", "t5xxl", "ae (VAE)"]
+            for kind, name in (("text_encoders", "clip_l"), ("text_encoders", "t5xxl_fp16"), ("vae", "ae")):
+                (models / kind / f"{name}.safetensors").write_bytes(weights)
+            result = await small(tools)
+            assert result["status"] == "completed"
+            assert result["workflow_name"] == "flux-txt2img"
+
+
 async def test_values_out_of_range_are_refused_by_name(engine: EngineUnderTest, tmp_path: Path) -> None:
     async with comfy_tools(engine.settings(tmp_path)) as tools:
         for field, value in (("width", 65), ("steps", 0), ("guidance", 99.0), ("batch_size", 21), ("sampler", "nope")):
