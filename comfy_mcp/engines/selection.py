@@ -12,6 +12,7 @@ import anyio
 from comfy_mcp.embedded.process import embedded_server
 from comfy_mcp.engines.comfyui import PROBE_TIMEOUT_S
 from comfy_mcp.engines.comfyui_http import ComfyHttp, fixed
+from comfy_mcp.workflows.graphs import is_object
 from mcp_toolserver.errors import BackendUnavailable, ToolError
 
 log = logging.getLogger(__name__)
@@ -90,9 +91,11 @@ class Selection:
         http = ComfyHttp(fixed(self._wanted.comfyui_url))
         async with http.running():
             try:
-                return await http.get("/system_stats", timeout_s=PROBE_TIMEOUT_S) is not None
+                answer = await http.get("/system_stats", timeout_s=PROBE_TIMEOUT_S)
             except ToolError:
                 return False
+        # Another program may sit on that port.
+        return is_object(answer) and "system" in answer
 
     async def _run_embedded(self) -> None:
         while True:
