@@ -1,7 +1,9 @@
 """Call the tools of a server over REST, and fetch its files, with its errors raised as what they are."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
@@ -9,23 +11,30 @@ from urllib.parse import urlsplit
 
 import httpx
 import orjson
+import pybase64
 from anyio import to_thread
 
 from mcp_toolserver.errors import BackendRejected, BackendUnavailable, Internal, TimedOut, ToolError
+from mcp_toolserver.files import write_now
 from mcp_toolserver.tools import Report, unheard
 
 READ_BYTES = 1024 * 1024
 _PARTIAL_CONTENT = 206
 _RANGE_NOT_SATISFIABLE = 416
+_FOR_A_WHILE = (429, 502, 503, 504)
+_SHA256 = re.compile(r"(?:^|[,\s])sha-256=:([A-Za-z0-9+/]{43}=):")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
-    """What a download brought: the size of the whole file, how much came now, and the ETag that names the bytes."""
+    """What a download brought: the size of the whole file, how much of it came now, and its sha256 if the server said.
+
+    The digest (hex) is what the server claims; whoever needs it compares it with the file.
+    """
 
     size_bytes: int
     received_bytes: int
-    etag: str | None
+    sha256: str | None
 
 
 class ToolClient:
@@ -38,7 +47,9 @@ class ToolClient:
     def __init__(self, base_url: str, token: str | None = None, *, timeout_s: float = 120.0) -> None:
         self.base_url = base_url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.AsyncClient(timeout=httpx.Timeout(timeout_s, connect=5.0))
+        # A proxy from the environment is for the world outside: it does not lead back to this machine.
+        is_here = urlsplit(self.base_url).hostname in ("127.0.0.1", "localhost", "::1")
+        self._http = httpx.AsyncClient(timeout=httpx.Timeout(timeout_s, connect=5.0), trust_env=not is_here)
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -62,45 +73,47 @@ class ToolClient:
             return body["result"]
         raise _error_of(answer, body)
 
-    async def fetch(
-        self, url: str, part: Path, *, etag: str | None = None, known_bytes: int = 0, report: Report = unheard
-    ) -> Fetched:
-        """Stream `url` into the file `part`; goes on after `known_bytes` when the server still has the bytes of `etag`.
+    async def fetch(self, url: str, part: Path, *, report: Report = unheard) -> Fetched:
+        """Stream `url` into the file `part`, going on where an earlier fetch broke off; memory stays at one read.
 
-        Everything beyond `known_bytes` that `part` holds is overwritten. Memory stays at one read.
+        Which state of the remote file the bytes of `part` belong to stands beside it (`<part>.etag`), so that a fetch
+        is resumed after this program died too, and begins anew when the remote file is another by now.
         """
-        headers = self._headers_for(url)
-        if known_bytes and etag:
+        note = part.with_name(f"{part.name}.etag")
+        known_bytes, etag = await to_thread.run_sync(_what_is_there, part, note)
+        headers = self._headers_for(url) | {"Accept-Encoding": "identity"}
+        if known_bytes:
             headers |= {"Range": f"bytes={known_bytes}-", "If-Range": etag}
         try:
             async with self._http.stream("GET", url, headers=headers) as answer:
                 if answer.status_code == _RANGE_NOT_SATISFIABLE:
-                    return Fetched(size_bytes=known_bytes, received_bytes=0, etag=etag)
+                    if _total_of(answer) == known_bytes:
+                        return Fetched(size_bytes=known_bytes, received_bytes=0, sha256=_digest_of(answer))
+                    await to_thread.run_sync(partial(note.unlink, missing_ok=True))
+                    raise BackendUnavailable(f"{url} is shorter than what came of it before.", hint="Call again.")
                 if not answer.is_success:
                     await answer.aread()
                     raise _error_of(answer, _json_of(answer))
                 start = known_bytes if answer.status_code == _PARTIAL_CONTENT else 0
-                total = start + int(answer.headers.get("content-length", 0))
-                received = await self._receive(answer, part, start, total, report)
-                if start + received != total:
-                    raise BackendUnavailable(
-                        f"{url} broke off after {start + received} of {total} bytes.", hint="Call again to go on."
-                    )
-                return Fetched(size_bytes=total, received_bytes=received, etag=answer.headers.get("etag"))
+                received = await self._receive(answer, part, note, start, report)
+                return Fetched(size_bytes=start + received, received_bytes=received, sha256=_digest_of(answer))
         except httpx.TransportError as error:
             raise self._translated(error) from error
 
-    async def _receive(self, answer: httpx.Response, part: Path, start: int, total: int, report: Report) -> int:
+    async def _receive(self, answer: httpx.Response, part: Path, note: Path, start: int, report: Report) -> int:
         def opened() -> BinaryIO:
             file = part.open("r+b" if part.exists() else "wb")
             file.truncate(start)
             file.seek(start)
+            # After the bytes of another state are gone, and before those of this one come.
+            write_now(note, answer.headers.get("etag", "").encode())
             return file
 
+        total = start + int(answer.headers["content-length"]) if "content-length" in answer.headers else None
         received = 0
         file = await to_thread.run_sync(opened)
         try:
-            async for data in answer.aiter_bytes(READ_BYTES):
+            async for data in answer.aiter_raw(READ_BYTES):
                 await to_thread.run_sync(file.write, data)
                 received += len(data)
                 await report(start + received, total, "downloading")
@@ -123,6 +136,24 @@ class ToolClient:
         )
 
 
+def _what_is_there(part: Path, note: Path) -> tuple[int, str]:
+    try:
+        etag = note.read_text("utf-8")
+        return (part.stat().st_size, etag) if etag else (0, "")
+    except FileNotFoundError:
+        return 0, ""
+
+
+def _total_of(answer: httpx.Response) -> int | None:
+    total = answer.headers.get("content-range", "").rpartition("/")[2]
+    return int(total) if total.isdecimal() else None
+
+
+def _digest_of(answer: httpx.Response) -> str | None:
+    found = _SHA256.search(answer.headers.get("repr-digest", ""))
+    return pybase64.b64decode(found[1]).hex() if found else None
+
+
 def _json_of(answer: httpx.Response) -> dict[str, Any]:
     try:
         body: Any = orjson.loads(answer.content)
@@ -133,6 +164,12 @@ def _json_of(answer: httpx.Response) -> dict[str, Any]:
 
 def _error_of(answer: httpx.Response, body: Mapping[str, Any]) -> ToolError:
     told: Any = body.get("error")
+    if not isinstance(told, dict) and answer.status_code in _FOR_A_WHILE:
+        return BackendUnavailable(
+            f"{answer.request.url} answered {answer.status_code}: something before the server cannot reach it now.",
+            hint="Try again in a moment; if it stays so, check that the server runs.",
+            details={"url": str(answer.request.url), "http_status": answer.status_code},
+        )
     if not isinstance(told, dict):
         return BackendRejected(
             f"{answer.request.url} answered {answer.status_code}, and not as a tool server does.",
