@@ -15,6 +15,7 @@ from aitk_mcp.datasets import Datasets
 from aitk_mcp.documents import TrainingDocument, dataset_path, read_document
 from aitk_mcp.recipes import Place, Recipe, RecipeRequest, build_config
 from aitk_mcp.recipes.check import check_document
+from aitk_mcp.recipes.doubts import embedded_doubts
 from aitk_mcp.recipes.estimate import Estimate, estimate
 from aitk_mcp.recipes.problems import Problem, problem_of, refuse
 from mcp_toolserver.errors import Conflict, ToolError
@@ -128,7 +129,7 @@ class Configs:
             name=request.name,
             path=self._files.write(request.name, text),
             document=recipe.document,
-            warnings=self._warnings(recipe, images),
+            warnings=self._warnings(request, recipe, images),
             estimate=self._estimate(recipe, images, request),
         )
 
@@ -149,7 +150,7 @@ class Configs:
                 self._files.refuse_taken(request.name, _render(recipe))
         except Conflict as error:
             problems.append(problem_of(error, "name"))
-        warnings = (Problem("", text, severity="warning") for text in self._warnings(recipe, images))
+        warnings = (Problem("", text, severity="warning") for text in self._warnings(request, recipe, images))
         return Verdict((*problems, *warnings), self._estimate(recipe, images, request))
 
     def _check_stored(self, name: str) -> Verdict:
@@ -206,7 +207,7 @@ class Configs:
         refuse(problems)
         return recipe
 
-    def _warnings(self, recipe: Recipe, images: TrainingImages | None) -> tuple[str, ...]:
+    def _warnings(self, request: RecipeRequest, recipe: Recipe, images: TrainingImages | None) -> tuple[str, ...]:
         more: list[str] = []
         refused = self._refusal(read_document(recipe.document))
         if refused:
@@ -216,6 +217,8 @@ class Configs:
                 f"No AI Toolkit is configured here: the embedded engine will train its miniature FLUX (tinyflux), not"
                 f" {recipe.model.name_or_path}. Set AITK_DIR to a checkout of AI Toolkit to train the real model."
             )
+        if self.engine == "embedded" and not refused:
+            more += embedded_doubts(request)
         if images is not None and not images.is_ours:
             more.append(f"{images.path} is no dataset of this server; whoever owns it must keep it there.")
         return (*recipe.warnings, *more)

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from aitk_mcp.recipes.architectures import Process, default_process
+from aitk_mcp.recipes.doubts import doubts_of
 from aitk_mcp.recipes.names import check_job_name
 from aitk_mcp.recipes.overrides import apply_overrides, check_overrides
+from aitk_mcp.recipes.plans import out_of_bounds, planned
 from aitk_mcp.recipes.presets import LR_SCHEDULERS, OPTIMIZERS, PRECISIONS, ModelChoice, resolve_model
 from aitk_mcp.recipes.problems import Problem, problem_of, refuse
 from aitk_mcp.recipes.request import RecipeRequest
@@ -52,17 +54,20 @@ def build_config(request: RecipeRequest, place: Place) -> Recipe:
         model = resolve_model(request.model_name, request.ecosystem, request.model_variant)
     except ToolError as error:
         problems.append(problem_of(error, "model_name"))
+    plan = model.plan if model and request.ecosystem else None
+    if plan is not None:
+        problems += out_of_bounds(request, plan)
+        request = planned(request, plan, place.images)
     settings, wrong_overrides = check_overrides(request.overrides)
     problems += [*_wrong_values(request), *wrong_overrides]
     refuse(problems)
     # `refuse` has raised where no model was found.
     assert model is not None
-    warnings = [*model.warnings, *_doubts(request, model)]
+    steps = steps_of(request, place.images)
+    warnings = [*model.warnings, *doubts_of(request, model, steps)]
     process = default_process(model.architecture)
     process["model"]["name_or_path"] = model.name_or_path
-    if model.preset is not None:
-        apply_overrides(process, model.preset.set)
-    steps = steps_of(request, place.images)
+    apply_overrides(process, model.settings)
     _fill(process, request, place, steps)
     _fill_optional(process, request, model, steps)
     apply_overrides(process, settings)
@@ -131,40 +136,6 @@ def _unknown(field: str, value: str, known: tuple[str, ...]) -> Problem:
     )
 
 
-def _doubts(request: RecipeRequest, model: ModelChoice) -> Iterator[str]:
-    architecture = model.architecture
-    is_ddpm = architecture.set.get("train.noise_scheduler") == "ddpm"
-    if request.trigger_word:
-        for index, prompt in enumerate(request.test_prompts):
-            if request.trigger_word.lower() not in prompt.lower() and "[trigger]" not in prompt:
-                yield (
-                    f"test_prompts[{index}] lacks the trigger word `{request.trigger_word}`: its sample will not show"
-                    " the subject. (Captions get it put before them; sample prompts do not.)"
-                )
-    elif any("[trigger]" in prompt for prompt in request.test_prompts):
-        yield "A test prompt holds `[trigger]`, but there is no `trigger_word`."
-    if request.mixed_precision == "fp16" and not is_ddpm:
-        yield f"fp16 overflows easily with {architecture.label}; bf16 is what AI Toolkit uses for it."
-    if request.min_snr_gamma is not None and not is_ddpm:
-        yield f"`min_snr_gamma` was left out: {architecture.label} is a flow model, which has no such weights."
-    if request.train_text_encoder and not is_ddpm:
-        yield f"`train_text_encoder` has only been seen to work with SD 1.5 and SDXL, not with {architecture.label}."
-    if "alpha" in request.model_fields_set and request.alpha != request.rank and not is_ddpm:
-        yield (
-            f"`alpha` {request.alpha:g} has no effect: AI Toolkit trains {architecture.label} with alpha = rank"
-            f" ({request.rank})."
-        )
-    if request.use_wandb:
-        yield "With `use_wandb` AI Toolkit keeps no loss file; the loss curve then comes from the log."
-    if architecture.group == "instruction":
-        yield (
-            f"{architecture.label} learns edits from pairs: set the folder of the images before the edit, such as"
-            ' overrides {"datasets": {"control_path": "/absolute/folder"}}.'
-        )
-    if architecture.group == "audio":
-        yield f"{architecture.label} trains on audio files; images in the dataset are not used."
-
-
 def _fill(process: Process, request: RecipeRequest, place: Place, steps: int) -> None:
     process["training_folder"] = place.outputs_folder
     process["trigger_word"] = request.trigger_word
@@ -199,7 +170,7 @@ def _fill_optional(process: Process, request: RecipeRequest, model: ModelChoice,
             train["text_encoder_lr"] = request.text_encoder_lr
     if request.noise_offset is not None:
         train["noise_offset"] = request.noise_offset
-    if request.min_snr_gamma is not None and model.architecture.set.get("train.noise_scheduler") == "ddpm":
+    if request.min_snr_gamma is not None and model.is_ddpm:
         train["min_snr_gamma"] = request.min_snr_gamma
     if request.default_caption is not None:
         dataset["default_caption"] = request.default_caption

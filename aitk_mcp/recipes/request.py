@@ -4,6 +4,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+
+def _or(name: str, *also: str) -> AliasChoices:
+    """Return the names that an argument is taken by: its own, that in camelCase, and those of other trainers."""
+    first, *rest = name.split("_")
+    camel = first + "".join(part.capitalize() for part in rest)
+    return AliasChoices(*dict.fromkeys((name, camel, *also)))
+
+
 Resolution = Annotated[int, Field(ge=64, le=4096)]
 
 
@@ -20,21 +28,29 @@ class RecipeOptions(BaseModel):
         0.0002,
         gt=0,
         le=10,
-        validation_alias=AliasChoices("learning_rate", "lr"),
+        validation_alias=_or("learning_rate", "lr", "unet_lr", "unetLR", "unetLr"),
         description="Learning rate of the LoRA.",
     )
     steps: int = Field(1000, ge=1, le=1_000_000, description="Optimizer steps; leave out when you give `epochs`.")
     epochs: int | None = Field(
-        None, ge=1, le=10_000, description="Passes over the dataset, turned into steps by its number of images."
+        None,
+        ge=1,
+        le=10_000,
+        validation_alias=_or("epochs", "max_train_epochs", "maxTrainEpochs"),
+        description="Passes over the dataset, turned into steps by its number of images.",
     )
     rank: int = Field(
-        16, ge=1, le=1024, validation_alias=AliasChoices("rank", "network_dim"), description="Rank of the LoRA."
+        16,
+        ge=1,
+        le=1024,
+        validation_alias=_or("rank", "network_dim", "networkDim"),
+        description="Rank of the LoRA.",
     )
     alpha: float = Field(
         16,
         gt=0,
         le=4096,
-        validation_alias=AliasChoices("alpha", "network_alpha"),
+        validation_alias=_or("alpha", "network_alpha", "networkAlpha"),
         description="Alpha of the LoRA; used for SD 1.5 and SDXL, the rank takes its place elsewhere.",
     )
     trigger_word: str | None = Field(
@@ -53,11 +69,13 @@ class RecipeOptions(BaseModel):
     )
     optimizer: str | None = Field(
         None,
-        validation_alias=AliasChoices("optimizer", "optimizer_type"),
+        validation_alias=_or("optimizer", "optimizer_type", "optimizerType"),
         description="adamw8bit (default), adamw, adafactor, prodigy, automagic, lion8bit, …",
     )
     lr_scheduler: str | None = Field(
-        None, description="constant (default), constant_with_warmup, cosine, cosine_with_restarts or linear (decay)."
+        None,
+        validation_alias=_or("lr_scheduler"),
+        description="constant (default), constant_with_warmup, cosine, cosine_with_restarts or linear (decay).",
     )
     save_every: int | None = Field(None, ge=1, description="Steps between checkpoints (default 250).")
     sample_every: int | None = Field(None, ge=1, description="Steps between sample pictures (default 250).")
@@ -68,20 +86,59 @@ class RecipeOptions(BaseModel):
     caption_dropout_rate: float | None = Field(
         None, ge=0, le=1, description="Share of steps that train without a caption (default 0.05)."
     )
-    flip_augmentation: bool = Field(False, description="Also train on mirrored images; not for faces or text.")
-    shuffle_tokens: bool = Field(False, description="Shuffle the comma-separated parts of captions.")
-    keep_tokens: int | None = Field(None, ge=0, description="Caption parts at the front that are always kept.")
-    train_text_encoder: bool = Field(False, description="Train the text encoder too; for SD 1.5 and SDXL.")
-    text_encoder_lr: float | None = Field(None, gt=0, le=10, description="Learning rate of the text encoder.")
-    noise_offset: float | None = Field(None, ge=0, le=1, description="Noise offset, for stronger darks and lights.")
-    min_snr_gamma: float | None = Field(None, ge=0, le=20, description="Min-SNR weighting; for SD 1.5 and SDXL.")
+    flip_augmentation: bool = Field(
+        False,
+        validation_alias=_or("flip_augmentation"),
+        description="Also train on mirrored images; not for faces or text.",
+    )
+    shuffle_tokens: bool = Field(
+        False,
+        validation_alias=_or("shuffle_tokens", "shuffle_caption", "shuffleCaption"),
+        description="Shuffle the comma-separated parts of captions.",
+    )
+    keep_tokens: int | None = Field(
+        None,
+        ge=0,
+        validation_alias=_or("keep_tokens"),
+        description="Caption parts at the front that are never dropped; heeded only with"
+        ' overrides {"datasets": {"token_dropout_rate": …}}.',
+    )
+    train_text_encoder: bool = Field(
+        False,
+        validation_alias=_or("train_text_encoder"),
+        description="Train the text encoder too; for SD 1.5 and SDXL.",
+    )
+    text_encoder_lr: float | None = Field(
+        None,
+        gt=0,
+        le=10,
+        validation_alias=_or("text_encoder_lr", "textEncoderLR"),
+        description="Learning rate of the text encoder; AI Toolkit trains that of a LoRA at `learning_rate`.",
+    )
+    noise_offset: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        validation_alias=_or("noise_offset"),
+        description="Noise offset, for stronger darks and lights.",
+    )
+    min_snr_gamma: float | None = Field(
+        None,
+        ge=0,
+        le=20,
+        validation_alias=_or("min_snr_gamma"),
+        description="Min-SNR weighting; for SD 1.5 and SDXL.",
+    )
     ecosystem: str | None = Field(
         None,
-        description="sd1, sdxl, sd3, flux1, wan, or an architecture of list-model-presets; needed when `model_name`"
-        " does not tell it, such as a local file.",
+        description="sd1, sdxl, sd3, flux1 or wan, whose own defaults and bounds then hold, or an architecture of"
+        " list-model-presets; needed when `model_name` does not tell it, such as a local file.",
     )
     model_variant: str | None = Field(
-        None, description="Required by ecosystems sd3 (large, medium), flux1 (dev, schnell) and wan (2.1, 2.2)."
+        None,
+        validation_alias=_or("model_variant"),
+        description="Required by ecosystems sd3 (large, medium), flux1 (dev, schnell) and wan (2.1, 2.2), refused by"
+        " sd1 and sdxl.",
     )
     overrides: dict[str, Any] = Field(
         default_factory=dict,
@@ -96,7 +153,7 @@ class RecipeRequest(RecipeOptions):
     name: str = Field(description="Name of the config, the job and its output files: letters, digits, `_`, `-`, `.`.")
     model_name: str = Field(
         description="Base model: a Hugging Face name, a short name such as `flux`, `flex`, `sdxl` or `sd15`, a local"
-        " path, or `tinyflux` for the embedded engine."
+        " path, a site's name or AIR URN, or `tinyflux` for the embedded engine."
     )
     dataset_path: str = Field(
         description="Absolute path of the dataset folder, or the bare name of an uploaded dataset."

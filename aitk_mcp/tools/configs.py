@@ -11,8 +11,9 @@ from aitk_mcp.configs import Configs, Verdict
 from aitk_mcp.documents import dataset_path
 from aitk_mcp.recipes import RecipeOptions, RecipeRequest
 from aitk_mcp.recipes.architectures import ARCHITECTURES
+from aitk_mcp.recipes.ecosystems import ECOSYSTEMS
 from aitk_mcp.recipes.estimate import Estimate
-from aitk_mcp.recipes.presets import ECOSYSTEMS, PRESETS
+from aitk_mcp.recipes.presets import PRESETS
 from mcp_toolserver.errors import InvalidArguments
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
 
@@ -23,16 +24,8 @@ _MISTAKES = {
     "base_model": "the argument is `model_name`.",
     "numRepeats": "AI Toolkit repeats no images; say `epochs` or `steps`.",
     "num_repeats": "AI Toolkit repeats no images by default; say `epochs` or `steps`.",
-    "trainBatchSize": "the argument is `batch_size`.",
-    "train_batch_size": "the argument is `batch_size`.",
-    "maxTrainEpochs": "the argument is `epochs`.",
-    "unetLR": "the argument is `learning_rate`.",
-    "unet_lr": "the argument is `learning_rate`.",
-    "textEncoderLR": "the argument is `text_encoder_lr`.",
-    "shuffleCaption": "the argument is `shuffle_tokens`.",
-    "shuffle_caption": "the argument is `shuffle_tokens`.",
-    "networkDim": "the argument is `rank`.",
-    "networkAlpha": "the argument is `alpha`.",
+    "trainBatchSize": "the plan has none for AI Toolkit; the argument is `batch_size`.",
+    "train_batch_size": "the plan has none for AI Toolkit; the argument is `batch_size`.",
     "prompts": "the argument is `test_prompts`.",
     "sample_prompts": "the argument is `test_prompts`.",
     "config_name": "the argument is `name`.",

@@ -139,7 +139,6 @@ async def test_everything_wrong_is_refused_at_once_and_nothing_is_stored(tools: 
         ({"dataset_name": "pixel_cat"}, "the argument is `dataset_path`"),
         ({"numRepeats": 10}, "repeats no images"),
         ({"trainBatchSize": 2}, "the argument is `batch_size`"),
-        ({"maxTrainEpochs": 2}, "the argument is `epochs`"),
         ({"stepps": 2}, "did you mean `steps`"),
         ({"resolution": "big"}, "`resolution"),
         ({"mixed_precision": "int8"}, "`mixed_precision`"),

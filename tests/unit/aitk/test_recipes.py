@@ -150,7 +150,8 @@ def test_a_moved_and_a_guessed_model_are_reported() -> None:
     ("given", "said"),
     [
         ({"model_name": "somebody/mystery"}, "architecture"),
-        ({"model_name": "urn:air:flux1:checkpoint:civitai:1@2"}, "URN"),
+        ({"model_name": "urn:air:flux9:checkpoint:civitai:1@2"}, "URN"),
+        ({"model_name": "urn:air:flux1:lora:civitai:1@2", "model_variant": "dev"}, "URN"),
         ({"ecosystem": "flux1"}, "`dev` or `schnell`"),
         ({"model_name": "sdxl", "ecosystem": "sdxl", "model_variant": "base"}, "no variants"),
         ({"model_name": "sdxl", "ecosystem": "flux1", "model_variant": "dev"}, "asks for FLUX.1"),
