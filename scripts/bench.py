@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loraloop import running_server
+from mcp_toolserver.child_servers import running_server
 
 KIB, MIB = 1024, 1024 * 1024
 CALLS = 200

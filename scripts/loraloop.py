@@ -10,8 +10,7 @@ import sys
 import tempfile
 import time
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import transfer_lora_between_services as transfers
 from mcp_toolserver import __version__
+from mcp_toolserver.child_servers import running_server
 from mcp_toolserver.client import ToolClient
 from mcp_toolserver.errors import ToolError
 
-READY_WAIT_S = 30.0
-STOP_WAIT_S = 10.0
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 PICTURE_PX = 512
 STRENGTHS = {"without": 0.0, "with": 1.0}
@@ -57,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--images", type=Path, help="folder of your own images (and captions as .txt beside them)")
     demo.add_argument("--trigger", default="pixel_cat", help="word that calls the subject (pixel_cat)")
     demo.add_argument("--prompt", help="prompt of the pictures (the trigger word and `a cat sitting on the grass`)")
-    demo.add_argument("--steps", type=int, default=300, help="training steps (300)")
-    demo.add_argument("--seed", type=int, default=7, help="seed of both pictures (7)")
+    demo.add_argument("--steps", type=int, default=800, help="training steps (800)")
+    demo.add_argument("--seed", type=int, default=3, help="seed of both pictures (3)")
     demo.add_argument("--out", type=Path, help="folder for the pictures and the LoRA (a new temporary one)")
     demo.add_argument("--json", action="store_true", help="end with one line of JSON")
     demo.set_defaults(run=run_demo)
@@ -72,45 +70,6 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("transfer", help="move a LoRA from aitk_mcp to comfy_mcp (`loraloop transfer --help`)")
     return parser
-
-
-@dataclass(frozen=True)
-class RunningServer:
-    """A server process and its address."""
-
-    process: asyncio.subprocess.Process
-    name: str
-    url: str
-
-
-@asynccontextmanager
-async def running_server(name: str, arguments: Sequence[str], log: int | None = None) -> AsyncGenerator[RunningServer]:
-    """Run `python -m NAME ARGUMENTS`, wait until it listens, and end it afterwards; its log goes to `log` (stderr)."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        name,
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=log,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        # Ctrl-C reaches a whole process group: the servers are to be ended in order, by us.
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    try:
-        line = await asyncio.wait_for(process.stdout.readline(), READY_WAIT_S)
-        if not line:
-            raise SystemExit(f"loraloop: {name} did not start (exit {await process.wait()}); its log is above.")
-        yield RunningServer(process, name, json.loads(line)["url"])
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), STOP_WAIT_S)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
 
 
 async def run_serve(options: argparse.Namespace) -> int:
@@ -168,11 +127,12 @@ def read_samples(folder: Path) -> list[Sample]:
 class Demo:
     """The loop from images to a picture, as an agent would go it: through the tools of both servers alone."""
 
-    def __init__(self, options: argparse.Namespace, out: Path, console: Console) -> None:
+    def __init__(self, options: argparse.Namespace, out: Path, data: Path, console: Console) -> None:
         from tinyflux import sample_dataset_path
 
         self._options = options
         self._out = out
+        self._data = data
         self._console = console
         self._folder: Path = options.images or sample_dataset_path()
         self._name = f"{options.trigger}_lora"
@@ -189,14 +149,15 @@ class Demo:
                     aitk_url=aitk_url,
                     comfy_url=comfy_url,
                     model=f"{self._name}/{self._name}.safetensors",
-                    state_dir=self._out / "state",
+                    state_dir=self._data / "state",
                     quiet=True,
                 )
             )
             self._say("transfer", f"{moved.size_bytes:,} bytes in {moved.seconds:.2f} s, sha256 {moved.sha256[:12]}…")
             info = await comfy.call("get-lora-info", {"lora_name": moved.name})
-            rank, words = info["network"]["rank"], info["trigger_words"]
-            self._say("inspect", f"{info['architecture']}, rank {rank}, trigger words: {', '.join(words)}")
+            lora = {"name": moved.name, "architecture": info["architecture"], "rank": info["network"]["rank"]}
+            lora["trigger_words"] = info["trigger_words"]
+            self._say("inspect", "{architecture}, rank {rank}, trigger words: {trigger_words}".format(**lora))
             pictures = {side: await self._paint(comfy, side, moved.name) for side in STRENGTHS}
             sheet = await asyncio.to_thread(contact_sheet, samples, pictures, self._out / "contact_sheet.png")
             effect = await asyncio.to_thread(measure_effect, samples, pictures)
@@ -215,12 +176,7 @@ class Demo:
                 "checksum_verified": moved.checksum_verified,
                 "seconds": round(moved.seconds, 3),
             },
-            "lora": {
-                "name": moved.name,
-                "architecture": info["architecture"],
-                "rank": info["network"]["rank"],
-                "trigger_words": info["trigger_words"],
-            },
+            "lora": lora,
             "images": {side: str(path) for side, path in pictures.items()} | {"contact_sheet": str(sheet)},
             "effect": effect,
         }
@@ -263,12 +219,22 @@ class Demo:
         started = time.monotonic()
         job = await aitk.call("start-training", {"config_name": self._name})
         columns = (TextColumn("{task.description:>10}"), BarColumn(), TextColumn("{task.fields[words]}"))
-        with Progress(*columns, TimeRemainingColumn(), console=self._console, transient=True) as progress:
-            bar = progress.add_task("training", total=steps, words=job["info"])
-            while job["status"] in ("queued", "running"):
-                job = await aitk.call("wait-training", {"job_id": job["job_id"], "wait_s": 0.5})
-                loss = "" if job["loss"] is None else f"loss {job['loss']:.3f}"
-                progress.update(bar, completed=job["step"], words=f"{job['step']}/{steps} {loss}")
+        bars = Progress(*columns, TimeRemainingColumn(), console=self._console, transient=True)
+        with bars if self._console.is_terminal else contextlib.nullcontext():
+            bar, told = bars.add_task("training", total=steps, words=job["info"]), 0
+            try:
+                while job["status"] in ("queued", "running"):
+                    job = await aitk.call("wait-training", {"job_id": job["job_id"], "wait_s": 0.5})
+                    loss = "" if job["loss"] is None else f"loss {job['loss']:.3f}"
+                    words = f"{job['step']}/{steps} {loss}"
+                    bars.update(bar, completed=job["step"], words=words)
+                    if not self._console.is_terminal and job["step"] - told >= steps / 5:
+                        told = job["step"]
+                        self._say("training", words)
+            except asyncio.CancelledError:
+                # A training outlives its server by design; the demo is over, and so is its training.
+                await asyncio.shield(aitk.call("stop-training", {"job_id": job["job_id"], "save": False}))
+                raise
         seconds = time.monotonic() - started
         if job["status"] != "completed":
             raise SystemExit(f"loraloop: the training {job['status']}: {job['error']} {job['hint'] or ''}")
@@ -319,9 +285,10 @@ async def run_demo(options: argparse.Namespace) -> int:
     started = time.monotonic()
     console = Console(stderr=options.json)
     out = output_folder(options.out)
-    demo = Demo(options, out, console)
-    console.print("LoRA Loop on the embedded engines: a miniature FLUX of 32 x 32 pixels, scaled up.", highlight=False)
-    with tempfile.TemporaryDirectory(prefix="loraloop-data-") as data, (out / "servers.log").open("wb") as log:
+    data = Path(tempfile.mkdtemp(prefix="data-", dir=out))
+    demo = Demo(options, out, data, console)
+    console.print("LoRA Loop on the embedded engines: a miniature FLUX of 32 x 32 pixels, scaled up.", soft_wrap=True)
+    with (data / "servers.log").open("wb") as log:
         aitk = ["--port", "0", "--data-dir", f"{data}/aitk", "--trainer", "embedded"]
         comfy = ["--port", "0", "--data-dir", f"{data}/comfy", "--backend", "embedded"]
         async with contextlib.AsyncExitStack() as stack:
@@ -331,7 +298,11 @@ async def run_demo(options: argparse.Namespace) -> int:
             )
             report = await demo.run(trainer.url, painter.url)
     seconds = time.monotonic() - started
-    console.print(f"\nDone in {seconds:.0f} s. Look at {report['images']['contact_sheet']}", highlight=False)
+    console.print(
+        f"\nDone in {seconds:.0f} s; the LoRA, the dataset and the servers' log are in {data}.\n"
+        f"Look at {report['images']['contact_sheet']}",
+        soft_wrap=True,
+    )
     if options.json:
         print(json.dumps({"seconds": round(seconds, 2), **report}), flush=True)
     return 0
