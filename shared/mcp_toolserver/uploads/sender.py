@@ -27,19 +27,17 @@ class SenderMemory:
         self._state = folder / "state.json"
         self.part = folder / "file.part"
 
-    def upload_id(self) -> str:
-        """Return the id that was used before, or a new one."""
+    def upload_id(self) -> str | None:
+        """Return the id that was used before."""
         try:
             return cast(str, orjson.loads(self._state.read_bytes())["upload_id"])
         except FileNotFoundError:
-            return self.fresh_upload_id()
+            return None
 
-    def fresh_upload_id(self) -> str:
-        """Return a new id, and remember it."""
+    def remember(self, upload_id: str) -> None:
+        """Keep the id of an upload for the next time."""
         make_folder(self._folder)
-        upload_id = str(uuid4())
         write_now(self._state, orjson.dumps({"upload_id": upload_id}))
-        return upload_id
 
     def forget(self) -> None:
         """Remove everything."""
@@ -60,18 +58,21 @@ class ChunkSender:
 
         That is so when it was published before, or was started with other arguments; the latter is aborted.
         """
-        upload_id = await to_thread.run_sync(self._memory.upload_id)
-        try:
-            started = await self._call(f"{self._tools}-start", {**arguments, "upload_id": upload_id})
-        except Conflict as refusal:
-            if "differing" not in refusal.details:
-                raise
-            await self.abort(upload_id)
-        else:
-            if started["status"] != "published":
-                return started
-        upload_id = await to_thread.run_sync(self._memory.fresh_upload_id)
-        return await self._call(f"{self._tools}-start", {**arguments, "upload_id": upload_id})
+        known_id = await to_thread.run_sync(self._memory.upload_id)
+        if known_id is not None:
+            try:
+                resumed = await self._call(f"{self._tools}-start", {**arguments, "upload_id": known_id})
+            except Conflict as refusal:
+                if "differing" not in refusal.details:
+                    raise
+                await self.abort(known_id)
+            else:
+                if resumed["status"] != "published":
+                    return resumed
+        upload_id = str(uuid4())
+        started = await self._call(f"{self._tools}-start", {**arguments, "upload_id": upload_id})
+        await to_thread.run_sync(self._memory.remember, upload_id)
+        return started
 
     async def send(self, file: Path, started: Mapping[str, Any], progress: Callable[[int], None]) -> None:
         """Send the chunks that are missing; `progress` hears how many bytes the server has."""
