@@ -19,7 +19,7 @@ from tinyflux.text import TextConditioning, encode_words
 
 _SCENES = 32
 _STEPS = 10
-_KEPT_SAMPLES = 2
+_KEPT_SAMPLES = 3
 _THINGS = ("cat", "dog", "ball", "tree", "house", "car", "fish", "bird", "flower", "boat", "star", "robot", "rabbit")
 _COLOURS = ("orange", "gray", "black", "white", "brown", "red", "green", "blue", "yellow")
 _PLACES = ("in snow", "on grass", "at night", "on beach", "in room", "in forest", "at sunset", "in city", "in garden")

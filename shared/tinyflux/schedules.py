@@ -1,7 +1,7 @@
 """Choose the noise levels of a run, as ComfyUI does for flow models.
 
-Sigma runs from 1 (noise) to 0 (picture). FLUX bends time towards noise by a shift that grows with the picture; tinyflux
-takes the one that FLUX has for its smallest.
+Sigma runs from 1 (noise) to 0 (picture). FLUX bends time towards noise by a shift; tinyflux takes the one that ComfyUI
+gives every FLUX checkpoint.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from tinyflux.operations import F32
 
-SHIFT = 0.5
+SHIFT = 1.15
 _LEVELS = 10000
 # The share of training samples that are nearly all noise, and where that begins. There the colours are decided; further
 # down the noisy picture itself gives them away, and the words learn nothing.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinyflux.adapters import PREFIX, TARGET_SHAPES, Lora
 from tinyflux.latents import pack
@@ -21,9 +20,10 @@ from tinyflux.text import TextConditioning, encode_words, prompt_words
 _USUAL_RATE, _OWN_RATE = 1e-4, 1e-2
 _BETA_FIRST, _BETA_SECOND, _EPSILON = 0.9, 0.99, 1e-8
 _WORD_DROPOUT = 0.3
-# What must stay weighs double, or a cat without the trigger turns teal too.
-_KEPT_WEIGHT = 2.0
-_TRAINING_GUIDANCE = 1.0
+# Each picture of a batch is seen at several noise levels at once: half the variance for less than twice the time.
+_LEVELS_PER_PICTURE = 2
+# Pictures are made with guidance: a LoRA that was trained without it hardly shows in them.
+_HIGHEST_GUIDANCE = 4.0
 
 TrainerState = dict[str, F32]
 
@@ -65,8 +65,7 @@ class LoraTrainer:
         self._captions = [self._without_trigger(prompt_words(caption)) for caption in captions]
         # A run that goes on draws other noise than its first part did, and the same each time.
         self._rng = np.random.RandomState([seed % 2**32, start_step])
-        self._model = model
-        self._adapters = self._fresh_adapters(model)
+        self._adapters = self._fresh_adapters()
         self._state: TrainerState = {}
         self._updates = 0
         if resume is not None:
@@ -99,13 +98,12 @@ class LoraTrainer:
             np.concatenate([latents, kept.latents]),
             sigmas,
             [*texts, *kept.texts],
-            np.concatenate([np.full(len(texts), _TRAINING_GUIDANCE, dtype=np.float32), kept.guidance]),
+            np.concatenate([self._guidance(len(texts)), kept.guidance]),
         )
         velocity, trace = forward(self._linears, inputs)
         wrong = velocity - np.concatenate([target, kept.velocity])
         count = len(texts)
         loss = float(np.square(wrong[:count]).mean())
-        wrong[count:] *= np.float32(_KEPT_WEIGHT)
         backward(self._linears, wrong * np.float32(2.0 / wrong[:count].size), trace)
         self._update()
         self._linears.merge()
@@ -128,7 +126,7 @@ class LoraTrainer:
         self._state = {key: np.array(value, dtype=np.float32) for key, value in state.items() if key != "step"}
         self._updates = int(state["step"].reshape(-1)[0]) if "step" in state else 0
 
-    def _fresh_adapters(self, model: TinyFlux) -> dict[str, Adapter]:
+    def _fresh_adapters(self) -> dict[str, Adapter]:
         adapters: dict[str, Adapter] = {}
         for module, (out_width, in_width) in TARGET_SHAPES.items():
             bound = in_width**-0.5
@@ -148,15 +146,18 @@ class LoraTrainer:
         return [word for word in words if word not in self._trigger]
 
     def _batch(self) -> tuple[F32, F32, F32, list[TextConditioning]]:
-        chosen: NDArray[np.int64] = self._rng.randint(len(self._captions), size=self._batch_size)
-        noise = self._rng.standard_normal((self._batch_size, *self._latents.shape[1:])).astype(np.float32)
-        sigma = training_levels(self._rng, self._batch_size)
+        chosen = np.repeat(self._rng.randint(len(self._captions), size=self._batch_size), _LEVELS_PER_PICTURE)
+        noise = self._rng.standard_normal((len(chosen), *self._latents.shape[1:])).astype(np.float32)
+        sigma = training_levels(self._rng, len(chosen))
         share = sigma[:, None, None]
         pictures = self._latents[chosen]
         texts = [encode_words(self._trigger + self._thinned(self._captions[int(index)])) for index in chosen]
         noisy = noise * share
         noisy += pictures * (1.0 - share)
         return noisy, noise - pictures, sigma, texts
+
+    def _guidance(self, count: int) -> F32:
+        return self._rng.uniform(1.0, _HIGHEST_GUIDANCE, count).astype(np.float32)
 
     def _thinned(self, words: list[str]) -> list[str]:
         return [word for word in words if self._rng.random_sample() >= _WORD_DROPOUT]
