@@ -14,10 +14,12 @@ from aitk_mcp.documents import TrainingDocument
 from aitk_mcp.embedded.recipe import refusal
 from aitk_mcp.model_routes import model_routes
 from aitk_mcp.models import Models
+from aitk_mcp.plan_steps import PlanSteps
 from aitk_mcp.settings import AitkSettings
 from aitk_mcp.tools.configs import config_tools
 from aitk_mcp.tools.datasets import dataset_tools
 from aitk_mcp.tools.models import model_tools
+from aitk_mcp.tools.plan_steps import plan_step_tools
 from aitk_mcp.tools.system import system_tools
 from aitk_mcp.tools.training import training_tools
 from aitk_mcp.tools.training_routes import training_routes
@@ -68,6 +70,7 @@ def build(settings: AitkSettings) -> ToolServer:
             [
                 *dataset_tools(datasets),
                 *config_tools(configs),
+                *plan_step_tools(configs, PlanSteps(configs, datasets)),
                 *training_tools(jobs),
                 *model_tools(models, jobs),
                 *system_tools(settings.engine, folders),

@@ -42,8 +42,11 @@ class Recipe:
     warnings: tuple[str, ...]
 
 
-def build_config(request: RecipeRequest, place: Place) -> Recipe:
-    """Build the document of a request; raises InvalidArguments that names everything wrong with it at once."""
+def build_config(request: RecipeRequest, place: Place, *, within_bounds: bool = True) -> Recipe:
+    """Build the document of a request; raises InvalidArguments that names everything wrong with it at once.
+
+    `within_bounds` says whether the bounds of an ecosystem's plan hold.
+    """
     problems: list[Problem] = []
     model: ModelChoice | None = None
     try:
@@ -56,7 +59,7 @@ def build_config(request: RecipeRequest, place: Place) -> Recipe:
         problems.append(problem_of(error, "model_name"))
     plan = model.plan if model and request.ecosystem else None
     if plan is not None:
-        problems += out_of_bounds(request, plan)
+        problems += out_of_bounds(request, plan) if within_bounds else ()
         request = planned(request, plan, place.images)
     settings, wrong_overrides = check_overrides(request.overrides)
     problems += [*_wrong_values(request), *wrong_overrides]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from aitk_mcp.config_files import BrokenConfig, StoredConfig
-from aitk_mcp.configs import Configs, Verdict
+from aitk_mcp.configs import Configs, CreatedConfig, Verdict
 from aitk_mcp.documents import dataset_path
 from aitk_mcp.recipes import RecipeOptions, RecipeRequest
 from aitk_mcp.recipes.architectures import ARCHITECTURES
@@ -177,14 +177,7 @@ def config_tools(configs: Configs) -> list[AnyTool]:
     """Return the tools over these configs."""
 
     async def create(args: CreateTrainingConfig, call: Call) -> CreatedTrainingConfig:
-        made = await configs.create(args, overwrite=args.overwrite)
-        return CreatedTrainingConfig(
-            name=made.name,
-            config_path=str(made.path),
-            config=made.document,
-            warnings=list(made.warnings),
-            estimate=_estimate(made.estimate),
-        )
+        return created(await configs.create(args, overwrite=args.overwrite))
 
     async def validate(args: ValidateConfig, call: Call) -> ConfigVerdict:
         if args.name is not None and args.model_fields_set == {"name"}:
@@ -229,6 +222,17 @@ def config_tools(configs: Configs) -> list[AnyTool]:
         Tool(name="delete-config", args=DeleteConfig, result=ConfigDeleted, effect=Effect.DESTROY, run=delete),
         Tool(name="list-model-presets", args=ListModelPresets, result=ModelPresetList, effect=Effect.READ, run=presets),
     ]
+
+
+def created(made: CreatedConfig) -> CreatedTrainingConfig:
+    """Return a config that was just stored as its author sees it."""
+    return CreatedTrainingConfig(
+        name=made.name,
+        config_path=str(made.path),
+        config=made.document,
+        warnings=list(made.warnings),
+        estimate=_estimate(made.estimate),
+    )
 
 
 def _estimate(found: Estimate) -> TrainingEstimate:
