@@ -80,7 +80,7 @@ def serve_bare(folder: str) -> None:
 
     import uvicorn
 
-    listener = socket.socket()
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     print(json.dumps({"url": f"http://127.0.0.1:{listener.getsockname()[1]}"}), flush=True)
     config = uvicorn.Config(bare_app(folder), http="h11", ws="none", log_config=None, access_log=False)
