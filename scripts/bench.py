@@ -27,7 +27,6 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from loraloop import running_server
 from mcp_toolserver.child_servers import running_server
 
 KIB, MIB = 1024, 1024 * 1024
