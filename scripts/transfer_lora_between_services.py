@@ -24,7 +24,7 @@ import orjson
 from anyio import to_thread
 
 from mcp_toolserver.client import ToolClient
-from mcp_toolserver.errors import Conflict, NotFound, ToolError
+from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, ToolError
 from mcp_toolserver.files import sha256_of_file
 from mcp_toolserver.retries import Patience, patiently
 from mcp_toolserver.terminal import Bars, JsonEvents, Lines, Silence, Teller
@@ -228,7 +228,8 @@ class _Transfer:
                 memory.part, started, lambda sent_bytes: self._teller.progress("upload", sent_bytes, source.size_bytes)
             )
             done = await self._finish(sender, started["upload_id"], source)
-        except WrongBytes:
+        except (WrongBytes, InvalidArguments):
+            # These bytes will never do: to keep them would be to fail in the same way again.
             await sender.abort(started["upload_id"])
             await to_thread.run_sync(memory.forget)
             raise

@@ -224,6 +224,17 @@ async def test_only_what_may_succeed_is_tried_again(pair: Pair) -> None:
     assert counts.events == ["model"]
 
 
+def test_a_file_that_is_no_lora_is_refused_and_leaves_nothing(pair: Pair) -> None:
+    broken = pair.outputs / "broken" / "broken.safetensors"
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"<!DOCTYPE html>" + bytes(600_000))
+    ended = pair.run("--model", "broken")
+    assert ended.returncode == 5
+    assert "no usable safetensors file" in ended.stderr
+    assert pair.leftovers() == []
+    assert not any("broken" in path.name for path in pair.loras.rglob("*"))
+
+
 def test_tokens_come_by_flag_and_by_environment(pair: Pair, serve: Callable[[ASGIApp], str]) -> None:
     guarded = serve(create_server_app(SERVER, DoorPolicy(token=SecretStr("secret"))))
     assert pair.run(AITK_MCP_URL=guarded).returncode == 7
