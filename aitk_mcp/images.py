@@ -47,7 +47,14 @@ def read_size(path: Path) -> ImageSize | None:
 
 
 def check_image(data: bytes) -> ImageSize:
-    """Decode an image completely and return its upright size; raises BadImage. Blocks.
+    """Decode an image completely and return its upright size; raises BadImage. Blocks."""
+    image, size = open_image(data)
+    image.close()
+    return size
+
+
+def open_image(data: bytes) -> tuple[Image.Image, ImageSize]:
+    """Decode an image completely and return it with its upright size; raises BadImage. Blocks.
 
     A header alone does not prove an image: one that was cut off opens, and then stops the training hours later.
     """
@@ -57,13 +64,13 @@ def check_image(data: bytes) -> ImageSize:
         with warnings.catch_warnings():
             # The bound below takes the place of Pillow's own warning.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(BytesIO(data)) as image:
-                if image.format not in _FORMATS:
-                    raise BadImage(f"it is a {image.format} image; AI Toolkit trains on JPEG, PNG and WebP")
-                size = upright_size(image)
-                if size.width * size.height > MAX_PIXELS:
-                    raise BadImage(f"{size.width} x {size.height} pixels are more than {MAX_PIXELS // 10**6} million")
-                image.load()
+            image = Image.open(BytesIO(data))
+            if image.format not in _FORMATS:
+                raise BadImage(f"it is a {image.format} image; AI Toolkit trains on JPEG, PNG and WebP")
+            size = upright_size(image)
+            if size.width * size.height > MAX_PIXELS:
+                raise BadImage(f"{size.width} x {size.height} pixels are more than {MAX_PIXELS // 10**6} million")
+            image.load()
     except Image.UnidentifiedImageError:
         raise BadImage(_what_it_is(data)) from None
     except Image.DecompressionBombError:
@@ -73,7 +80,7 @@ def check_image(data: bytes) -> ImageSize:
     # Pillow's decoders raise these three for damaged files.
     except (OSError, ValueError, SyntaxError) as error:
         raise BadImage(f"it does not decode: {error}") from None
-    return size
+    return image, size
 
 
 def _what_it_is(data: bytes) -> str:
