@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyflux.latents import IMAGE_TOKENS, LATENT_WIDTH
 from tinyflux.model import TinyFlux
 from tinyflux.operations import F32
 from tinyflux.samplers import sample
@@ -18,8 +19,9 @@ from tinyflux.schedules import sigmas, training_levels
 from tinyflux.text import TextConditioning, encode_words
 
 _SCENES = 32
+_GROUP = 8
 _STEPS = 10
-_KEPT_SAMPLES = 3
+_KEPT_SAMPLES = 4
 _THINGS = ("cat", "dog", "ball", "tree", "house", "car", "fish", "bird", "flower", "boat", "star", "robot", "rabbit")
 _COLOURS = ("orange", "gray", "black", "white", "brown", "red", "green", "blue", "yellow")
 _PLACES = ("in snow", "on grass", "at night", "on beach", "in room", "in forest", "at sunset", "in city", "in garden")
@@ -46,15 +48,9 @@ class Preservation:
             list(captions[rng.randint(len(captions))]) if index % 2 == 0 else self._prompt() for index in range(_SCENES)
         ]
         self._texts = [encode_words(one) for one in words]
-        noise = rng.standard_normal((_SCENES, 64, 48)).astype(np.float32)
-        guidance = rng.uniform(1.0, 4.0, _SCENES).astype(np.float32)
-        self._pictures = sample(
-            lambda x, sigma: model.velocity(x, sigma, self._texts, guidance),
-            noise,
-            sigmas("simple", _STEPS),
-            "euler",
-            rng,
-        )
+        # A few at a time, since a pass keeps every block's arrays until it ends.
+        groups = [self._draw_scenes(self._texts[start : start + _GROUP]) for start in range(0, _SCENES, _GROUP)]
+        self._pictures: F32 = np.concatenate(groups)
 
     def draw(self) -> Kept:
         """Return samples: pictures of the base with noise, and what the base answers to them."""
@@ -68,6 +64,17 @@ class Preservation:
         noisy += pictures * (1.0 - sigma[:, None, None])
         texts = [self._texts[int(index)] for index in chosen]
         return Kept(noisy, self._model.velocity(noisy, sigma, texts, guidance), sigma, guidance, texts)
+
+    def _draw_scenes(self, texts: list[TextConditioning]) -> F32:
+        noise = self._rng.standard_normal((len(texts), IMAGE_TOKENS, LATENT_WIDTH)).astype(np.float32)
+        guidance = self._rng.uniform(1.0, 4.0, len(texts)).astype(np.float32)
+        return sample(
+            lambda x, sigma: self._model.velocity(x, sigma, texts, guidance),
+            noise,
+            sigmas("simple", _STEPS),
+            "euler",
+            self._rng,
+        )
 
     def _prompt(self) -> list[str]:
         thing, colour = (words[self._rng.randint(len(words))] for words in (_THINGS, _COLOURS))

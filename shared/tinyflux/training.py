@@ -57,7 +57,6 @@ class LoraTrainer:
         if rank < 1 or steps < 1 or batch_size < 1 or learning_rate <= 0.0:
             raise ValueError("rank, steps, batch_size and learning_rate must be above 0")
         self.rank, self.alpha, self.steps, self.step_number = rank, float(rank), steps, start_step
-        self.requested_alpha = alpha
         self.learning_rate = learning_rate
         self._batch_size = batch_size
         self._latents = pack(images)
