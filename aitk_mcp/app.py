@@ -18,6 +18,7 @@ from aitk_mcp.plan_steps import PlanSteps
 from aitk_mcp.settings import AitkSettings
 from aitk_mcp.tools.configs import config_tools
 from aitk_mcp.tools.dataset_check import dataset_check_tools
+from aitk_mcp.tools.dataset_import import dataset_import_tools
 from aitk_mcp.tools.datasets import dataset_tools
 from aitk_mcp.tools.models import model_tools
 from aitk_mcp.tools.plan_steps import plan_step_tools
@@ -71,6 +72,7 @@ def build(settings: AitkSettings) -> ToolServer:
             [
                 *dataset_tools(datasets),
                 *dataset_check_tools(datasets),
+                *dataset_import_tools(datasets, settings.import_roots),
                 *config_tools(configs),
                 *plan_step_tools(configs, PlanSteps(configs, datasets)),
                 *training_tools(jobs),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from anyio import CapacityLimiter, create_task_group, to_thread
 
@@ -20,6 +21,20 @@ _DECODERS = 2
 """How many images are decoded at once: each may take hundreds of megabytes while it is."""
 
 
+class ImageSource(Protocol):
+    """An image to be stored: a bare file name, its caption, and its bytes once they are wanted."""
+
+    @property
+    def filename(self) -> str: ...
+
+    @property
+    def caption(self) -> str | None: ...
+
+    def read(self) -> bytes:
+        """Return its bytes; raises BadImage or ToolError where they cannot be had. Blocks."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class NewImage:
     """An image as a caller sends it: a file name, base64, and its caption."""
@@ -27,6 +42,10 @@ class NewImage:
     filename: str
     content: str
     caption: str | None = None
+
+    def read(self) -> bytes:
+        """Return its bytes; raises InvalidArguments where it is no base64."""
+        return decode_base64(self.content, field="content")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +124,7 @@ def _problem_of(filename: str) -> str | None:
 
 
 async def stage(
-    folder: Path, images: Sequence[NewImage], names: Names, captions: Sequence[str | None], report: Report = unheard
+    folder: Path, images: Sequence[ImageSource], names: Names, captions: Sequence[str | None], report: Report = unheard
 ) -> list[BadUpload]:
     """Write images, captions and the size file into `folder`, durably; returns the images that are none.
 
@@ -117,7 +136,7 @@ async def stage(
     done = 0
     threads = CapacityLimiter(_DECODERS)
 
-    async def take(image: NewImage, name: str, caption: str | None) -> None:
+    async def take(image: ImageSource, name: str, caption: str | None) -> None:
         nonlocal done
         try:
             sizes[name] = await to_thread.run_sync(_store, folder / name, image, caption, limiter=threads)
@@ -143,8 +162,8 @@ async def stage(
     return sorted(bad, key=lambda each: order[each.filename])
 
 
-def _store(path: Path, image: NewImage, caption: str | None) -> ImageSize:
-    data = decode_base64(image.content, field="content")
+def _store(path: Path, image: ImageSource, caption: str | None) -> ImageSize:
+    data = image.read()
     size = check_image(data)
     _write(path, data)
     if caption is not None:

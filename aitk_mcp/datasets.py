@@ -28,7 +28,7 @@ from aitk_mcp.dataset_contents import (
     images_of,
     summary_of,
 )
-from aitk_mcp.dataset_staging import BadUpload, NewImage, Renamed, plan_names, stage
+from aitk_mcp.dataset_staging import BadUpload, ImageSource, Renamed, plan_names, stage
 from aitk_mcp.recipes.names import dataset_folder_name
 from aitk_mcp.size_index import FILE_NAME, image_files, write_index
 from mcp_toolserver.errors import Conflict, Forbidden, InsufficientStorage, InvalidArguments, NotFound, closest
@@ -63,7 +63,7 @@ class Datasets:
     async def upload(
         self,
         name: str,
-        images: Sequence[NewImage],
+        images: Sequence[ImageSource],
         *,
         overwrite: bool = False,
         default_caption: str | None = None,

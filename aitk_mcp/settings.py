@@ -1,10 +1,11 @@
 """What aitk_mcp is told from outside."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self, cast
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from mcp_toolserver.settings import ServerSettings
 
@@ -37,6 +38,9 @@ class AitkSettings(ServerSettings):
     outputs_dir: Path | None = Field(
         default=None, description="folder of the trained models; `output` in the checkout or data_dir"
     )
+    import_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(), description="folders that import-dataset may take zips and folders from, comma-separated"
+    )
     gpu_ids: str = Field(
         default="0", description="GPU that trains where start-training names none, such as `0` or `0,1`"
     )
@@ -45,6 +49,14 @@ class AitkSettings(ServerSettings):
     @classmethod
     def _is_path(cls, value: object) -> object:
         return Path(value).expanduser().absolute() if value and isinstance(value, str | Path) else None
+
+    @field_validator("import_roots", mode="before")
+    @classmethod
+    def _are_paths(cls, value: object) -> object:
+        parts = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            return parts
+        return tuple(Path(str(part)).expanduser().absolute() for part in cast(Sequence[object], parts))
 
     @model_validator(mode="after")
     def _cli_needs_a_checkout(self) -> Self:

@@ -8,7 +8,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from aitk_mcp.dataset_contents import DatasetSummary
 from aitk_mcp.dataset_staging import NewImage
-from aitk_mcp.datasets import Datasets
+from aitk_mcp.datasets import Datasets, Upload
 from mcp_toolserver.errors import InvalidArguments
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
 
@@ -186,21 +186,7 @@ def dataset_tools(datasets: Datasets) -> list[AnyTool]:
             trigger_word=args.trigger_word,
             report=call.report,
         )
-        return UploadedDataset(
-            dataset_name=stored.name,
-            requested_name=args.dataset_name,
-            path=str(stored.path),
-            images_saved=stored.images,
-            captions_saved=stored.captions,
-            size_file=str(stored.size_file),
-            renamed=[
-                RenamedFile(filename=each.filename, renamed_to=each.renamed_to, reason=each.reason)
-                for each in stored.renamed
-            ],
-            problems=[
-                UploadProblem(filename=each.filename, problem=each.problem, cure=each.cure) for each in stored.problems
-            ],
-        )
+        return uploaded(stored, args.dataset_name)
 
     async def list_all(args: ListDatasets, call: Call) -> DatasetList:
         found = [_dataset(each) for each in await datasets.all()]
@@ -247,6 +233,25 @@ def dataset_tools(datasets: Datasets) -> list[AnyTool]:
         Tool(name="delete-images", args=DeleteImages, result=ImagesDeleted, effect=Effect.DESTROY, run=delete_images),
         Tool(name="delete-dataset", args=DeleteDataset, result=DatasetDeleted, effect=Effect.DESTROY, run=delete),
     ]
+
+
+def uploaded(stored: Upload, requested_name: str) -> UploadedDataset:
+    """Return a dataset that was just published as its author sees it."""
+    return UploadedDataset(
+        dataset_name=stored.name,
+        requested_name=requested_name,
+        path=str(stored.path),
+        images_saved=stored.images,
+        captions_saved=stored.captions,
+        size_file=str(stored.size_file),
+        renamed=[
+            RenamedFile(filename=each.filename, renamed_to=each.renamed_to, reason=each.reason)
+            for each in stored.renamed
+        ],
+        problems=[
+            UploadProblem(filename=each.filename, problem=each.problem, cure=each.cure) for each in stored.problems
+        ],
+    )
 
 
 def _dataset(summary: DatasetSummary) -> Dataset:

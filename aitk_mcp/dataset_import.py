@@ -1,0 +1,77 @@
+"""Make a dataset of a zip or a folder on this machine, all or nothing."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from anyio import to_thread
+
+from aitk_mcp.dataset_sources import Ignored, find_source, gathered
+from aitk_mcp.dataset_staging import Renamed
+from aitk_mcp.datasets import Datasets, Upload
+from mcp_toolserver.errors import InsufficientStorage
+from mcp_toolserver.tools import Report, unheard
+
+
+@dataclass(frozen=True)
+class Import:
+    """A dataset that was published from a source, the files that got other names there, and what was not taken."""
+
+    source: Path
+    upload: Upload
+    renamed: tuple[Renamed, ...]
+    ignored: tuple[Ignored, ...]
+
+
+async def import_dataset(
+    datasets: Datasets,
+    roots: Sequence[Path],
+    path: str,
+    name: str,
+    *,
+    overwrite: bool = False,
+    default_caption: str | None = None,
+    trigger_word: str | None = None,
+    report: Report = unheard,
+) -> Import:
+    """Publish the images of a zip or folder within the import roots as a dataset, or nothing at all.
+
+    Raises Forbidden and NotFound for the path, InvalidArguments that names each file that must not be taken or does
+    not decode, Conflict where the name is taken, and InsufficientStorage before anything is written.
+    """
+    source = await to_thread.run_sync(find_source, path, roots)
+    opened = gathered(source)
+    found = await to_thread.run_sync(opened.__enter__)
+    try:
+        await to_thread.run_sync(_refuse_without_room, datasets.root, found.total_bytes)
+        upload = await datasets.upload(
+            name,
+            found.images,
+            overwrite=overwrite,
+            default_caption=default_caption,
+            trigger_word=trigger_word,
+            report=report,
+        )
+    finally:
+        await to_thread.run_sync(partial(opened.__exit__, None, None, None))
+    moved = {each.renamed_to: each for each in found.renamed}
+    later = {each.filename: each for each in upload.renamed}
+    renamed = [
+        Renamed(each.filename, later[name].renamed_to if name in later else name, each.reason)
+        for name, each in moved.items()
+    ]
+    renamed += [each for each in upload.renamed if each.filename not in moved]
+    return Import(source, upload, tuple(renamed), found.ignored)
+
+
+def _refuse_without_room(root: Path, needed_bytes: int) -> None:
+    existing = next(folder for folder in (root, *root.parents) if folder.exists())
+    free_bytes = shutil.disk_usage(existing).free
+    if needed_bytes > free_bytes:
+        raise InsufficientStorage(
+            f"The images take {needed_bytes} bytes, and {free_bytes} are free where the datasets lie.",
+            hint="Free some room on the trainer's machine and import it again.",
+            details={"needed_bytes": needed_bytes, "free_bytes": free_bytes},
+        )
