@@ -21,6 +21,7 @@ from mcp_toolserver.auth import DoorPolicy, Guard
 from mcp_toolserver.envelope import JsonResponse, error_response
 from mcp_toolserver.errors import Internal, InvalidArguments, NotFound, ToolError, did_you_mean
 from mcp_toolserver.mcp_door import PROTOCOL_VERSIONS, McpEndpoint, mcp_server, serve_stdio
+from mcp_toolserver.metrics import CONTENT_TYPE
 from mcp_toolserver.rest_door import rest_routes
 from mcp_toolserver.settings import LOOPBACK_HOSTS, ServerSettings
 from mcp_toolserver.tools import Toolbox
@@ -104,6 +105,9 @@ def create_server_app(server: ToolServer, policy: DoorPolicy, public_url: str | 
             }
         )
 
+    async def metrics(request: Request) -> Response:
+        return Response(server.toolbox.metrics.as_text(), media_type=CONTENT_TYPE)
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None]:
         async with server.lifespan(), endpoint.run():
@@ -114,6 +118,7 @@ def create_server_app(server: ToolServer, policy: DoorPolicy, public_url: str | 
         *rest_routes(server.toolbox, public_url),
         Route("/mcp/version", version, methods=["GET"]),
         Route("/health", health, methods=["GET"]),
+        Route("/metrics", metrics, methods=["GET"]),
         *server.routes,
     ]
     paths = [route.path for route in routes if isinstance(route, Route)]

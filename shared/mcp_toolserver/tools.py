@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from mcp_toolserver.errors import Internal, InvalidArguments, ToolError, UnknownTool, closest
+from mcp_toolserver.metrics import ToolMetrics
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,7 @@ class Toolbox:
 
     def __init__(self, tools: Iterable[AnyTool]) -> None:
         self._by_name: dict[str, AnyTool] = {}
+        self.metrics = ToolMetrics()
         for tool in tools:
             if tool.name in self._by_name:
                 raise ValueError(f"two tools are named {tool.name!r}")
@@ -151,10 +153,16 @@ class Toolbox:
                 details={"request_id": call.request_id},
             ) from error
         finally:
-            milliseconds = round((time.perf_counter() - started) * 1000, 2)
+            seconds = time.perf_counter() - started
+            self.metrics.count(tool.name, outcome, seconds)
             log.info(
                 "tool call",
-                extra={"tool": tool.name, "outcome": outcome, "ms": milliseconds, "request_id": call.request_id},
+                extra={
+                    "tool": tool.name,
+                    "outcome": outcome,
+                    "ms": round(seconds * 1000, 2),
+                    "request_id": call.request_id,
+                },
             )
 
 

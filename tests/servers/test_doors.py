@@ -175,7 +175,17 @@ async def test_lists_hide_no_tool(url: str) -> None:
         assert (health["status"], health["server"], health["backend"]["engine"]) == ("ok", "toy", "none")
 
 
-PATHS = ["/mcp", "/mcp/tool", "/mcp/execute", "/mcp/tools", "/mcp/tools/list", "/mcp/version", "/health", "/nowhere"]
+PATHS = [
+    "/mcp",
+    "/mcp/tool",
+    "/mcp/execute",
+    "/mcp/tools",
+    "/mcp/tools/list",
+    "/mcp/version",
+    "/health",
+    "/metrics",
+    "/nowhere",
+]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -219,3 +229,11 @@ async def test_wrong_addresses_and_methods_are_explained(url: str) -> None:
         wrong = await client.get("/mcp/tool")
         assert wrong.status_code == 405
         assert "POST" in wrong.json()["error"]["hint"]
+
+
+async def test_metrics_count_calls_by_tool_and_outcome(url: str) -> None:
+    await rest(url, {"tool": "delete-all"})
+    async with httpx.AsyncClient(base_url=url) as client:
+        text = (await client.get("/metrics")).text
+    assert 'tool_calls_total{outcome="conflict",tool="delete-all"}' in text
+    assert 'tool_call_seconds_count{tool="delete-all"}' in text
