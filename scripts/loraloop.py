@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--images", type=Path, help="folder of your own images (and captions as .txt beside them)")
     demo.add_argument("--trigger", default="pixel_cat", help="word that calls the subject (pixel_cat)")
     demo.add_argument("--prompt", help="prompt of the pictures (the trigger word and `a cat sitting on the grass`)")
-    demo.add_argument("--steps", type=int, default=800, help="training steps (800)")
+    demo.add_argument("--steps", type=int, default=300, help="training steps (300)")
     demo.add_argument("--seed", type=int, default=3, help="seed of both pictures (3)")
     demo.add_argument("--out", type=Path, help="folder for the pictures and the LoRA (a new temporary one)")
     demo.add_argument("--json", action="store_true", help="end with one line of JSON")
