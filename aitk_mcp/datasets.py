@@ -109,6 +109,10 @@ class Datasets:
         """Return the images of a dataset by file name, with captions and sizes."""
         return await self._in(name, images_of)
 
+    async def image_file(self, name: str, filename: str) -> Path:
+        """Return the file of an image; raises NotFound with the closest names."""
+        return await self._in(name, lambda folder: find_image(folder, filename))
+
     async def set_caption(self, name: str, filename: str, caption: str) -> Path:
         """Write the caption of an image, or remove it where it is blank; returns the caption file."""
 

@@ -21,7 +21,7 @@ from aitk_mcp.documents import BadDocument, read_text
 from lora_files.describe import LoraDescription, describe_file
 from lora_files.header import BadSafetensors
 from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, closest
-from mcp_toolserver.files import BATCH_BYTES, make_folder, publish_now, safe_relative, sha256_of_file
+from mcp_toolserver.files import BATCH_BYTES, make_folder, publish_now, safe_relative, sha256_of_file, sync_directory
 from mcp_toolserver.tools import Report, unheard
 
 Kind = Literal["final", "checkpoint", "exported", "other"]
@@ -107,6 +107,21 @@ class Models:
         """
         await to_thread.run_sync(partial(self._export, source, name, overwrite=overwrite))
         return await self.find(f"{EXPORTS}/{name}.safetensors")
+
+    async def delete(self, model: Model) -> None:
+        """Delete a LoRA from the disk; raises NotFound where it is gone already."""
+
+        def remove() -> None:
+            try:
+                model.path.unlink()
+            except FileNotFoundError:
+                raise NotFound(
+                    f"`{model.model_path}` was deleted at this moment, probably by the trainer.",
+                    hint="list-exported-models shows what is there now.",
+                ) from None
+            sync_directory(model.path.parent)
+
+        await to_thread.run_sync(remove)
 
     def _all(self) -> list[Model]:
         models: list[Model] = []

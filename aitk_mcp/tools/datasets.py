@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from aitk_mcp.dataset_contents import DatasetSummary
+from aitk_mcp.dataset_contents import DatasetImage, DatasetSummary
+from aitk_mcp.dataset_routes import image_url
 from aitk_mcp.dataset_staging import NewImage
 from aitk_mcp.datasets import Datasets, Upload
 from mcp_toolserver.errors import InvalidArguments
@@ -120,6 +121,8 @@ class Image(Result):
     width: int | None = Field(description="Width in pixels, turned upright; null where the image cannot be read.")
     height: int | None = Field(description="Height in pixels, turned upright.")
     size_bytes: int = Field(description="Size of the file in bytes.")
+    url: str = Field(description="Address of the file; serves byte ranges.")
+    thumbnail_url: str = Field(description="Address of a small picture of it, to look at.")
 
 
 class DatasetContents(Dataset):
@@ -198,16 +201,7 @@ def dataset_tools(datasets: Datasets) -> list[AnyTool]:
         end = start + args.limit
         return DatasetContents(
             **_dataset(summary).model_dump(),
-            items=[
-                Image(
-                    filename=each.filename,
-                    caption=each.caption,
-                    width=each.width,
-                    height=each.height,
-                    size_bytes=each.size_bytes,
-                )
-                for each in images[start:end]
-            ],
+            items=[_image(each, image_url(call.base_url, summary.name, each.filename)) for each in images[start:end]],
             next_cursor=str(end) if end < len(images) else None,
         )
 
@@ -262,6 +256,18 @@ def _dataset(summary: DatasetSummary) -> Dataset:
         captions=summary.captions,
         size_bytes=summary.size_bytes,
         modified=datetime.fromtimestamp(summary.modified, UTC),
+    )
+
+
+def _image(image: DatasetImage, url: str) -> Image:
+    return Image(
+        filename=image.filename,
+        caption=image.caption,
+        width=image.width,
+        height=image.height,
+        size_bytes=image.size_bytes,
+        url=url,
+        thumbnail_url=f"{url}?thumb=1",
     )
 
 

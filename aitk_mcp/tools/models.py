@@ -14,7 +14,7 @@ from aitk_mcp.recipes.names import check_job_name
 from aitk_mcp.training import TrainingJobs
 from lora_files.describe import LoraNetwork
 from lora_files.training import Training
-from mcp_toolserver.errors import Conflict, TooLarge
+from mcp_toolserver.errors import Conflict, InvalidArguments, TooLarge
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
 
 MAX_BASE64_BYTES = 64 * 1024 * 1024
@@ -140,6 +140,25 @@ class ModelDownload(Result):
     training_config: dict[str, Any] | None = Field(description="The config it was trained by.")
 
 
+class DeleteModel(Arguments):
+    """Delete one trained LoRA file for good: a checkpoint, a finished LoRA or an export.
+
+    Its path must be given in full, as list-exported-models gives it. Files of a job that is queued or running are
+    refused, since its trainer reads and writes them; sample pictures and the job's other files stay.
+    """
+
+    model_path: str = Field(
+        validation_alias=AliasChoices("model_path", "model_name"),
+        description="Path within the outputs folder, exactly as list-exported-models gives it.",
+    )
+
+
+class ModelDeleted(ModelSummary):
+    """A LoRA that is gone: what it was."""
+
+    left_of_job: list[str] = Field(description="The files of the same job that are still there.")
+
+
 def model_tools(models: Models, jobs: TrainingJobs, *, max_base64_bytes: int = MAX_BASE64_BYTES) -> list[AnyTool]:
     """Return the tools over these models; an export is asked for by the id of a job."""
 
@@ -226,6 +245,31 @@ def model_tools(models: Models, jobs: TrainingJobs, *, max_base64_bytes: int = M
             training_config=await models.training_config(model) if args.include_metadata else None,
         )
 
+    async def delete(args: DeleteModel, call: Call) -> ModelDeleted:
+        model = await models.find(args.model_path)
+        if args.model_path != model.model_path:
+            raise InvalidArguments(
+                f"`model_path` is {args.model_path!r}, which is short for `{model.model_path}`.",
+                hint=f"To delete that, give `{model.model_path}`.",
+                details={
+                    "field": "model_path",
+                    "value": args.model_path,
+                    "closest_matches": [model.model_path],
+                },
+            )
+        reports, _ = await jobs.all()
+        busy = next((each for each in reports if each.name == model.job and not each.has_ended), None)
+        if busy is not None:
+            raise Conflict(
+                f"`{model.model_path}` belongs to job `{busy.job_id}`, which is {busy.status}.",
+                hint="Wait for its end with wait-training, or stop it with stop-training, and delete then.",
+                details={"model_path": model.model_path, "job_id": busy.job_id, "status": busy.status},
+            )
+        summary = _summary(model, call)
+        await models.delete(model)
+        left = [each.model_path for each in await models.all() if model.job is not None and each.job == model.job]
+        return ModelDeleted(**summary.model_dump(), left_of_job=left)
+
     return [
         Tool(
             name="list-exported-models", args=ListExportedModels, result=ModelList, effect=Effect.READ, run=list_models
@@ -233,6 +277,7 @@ def model_tools(models: Models, jobs: TrainingJobs, *, max_base64_bytes: int = M
         Tool(name="get-model-info", args=GetModelInfo, result=ModelDetails, effect=Effect.READ, run=get_info),
         Tool(name="export-model", args=ExportModel, result=ExportedModel, effect=Effect.WRITE, run=export),
         Tool(name="download-model", args=DownloadModel, result=ModelDownload, effect=Effect.READ, run=download),
+        Tool(name="delete-model", args=DeleteModel, result=ModelDeleted, effect=Effect.DESTROY, run=delete),
     ]
 
 

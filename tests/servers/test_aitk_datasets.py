@@ -176,6 +176,8 @@ async def test_datasets_are_listed_and_shown_page_by_page(tools: Toolbox, tmp_pa
         "width": 64,
         "height": 48,
         "size_bytes": len(image_bytes()),
+        "url": "http://127.0.0.1:8190/datasets/cat/0.png",
+        "thumbnail_url": "http://127.0.0.1:8190/datasets/cat/0.png?thumb=1",
     }
     rest = await call(tools, "get-dataset", dataset_name="cat", limit=2, cursor=first["next_cursor"])
     assert [item["filename"] for item in rest["items"]] == ["2.png"]

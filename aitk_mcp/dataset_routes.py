@@ -1,0 +1,71 @@
+"""The pictures of a dataset: whole by ranges, or small ones to look at."""
+
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import quote
+
+from anyio import CapacityLimiter, to_thread
+from PIL import Image, ImageOps
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from aitk_mcp.datasets import Datasets
+from aitk_mcp.images import BadImage, open_image
+from mcp_toolserver.errors import InvalidArguments, NotFound
+from mcp_toolserver.files import ranged_file_response
+
+_SIDE = 256
+_QUALITY = 80
+_DECODERS = 2
+
+
+def image_url(base_url: str, dataset_name: str, filename: str) -> str:
+    """Return the address of an image; `?thumb=1` after it is that of its small picture."""
+    return f"{base_url}/datasets/{quote(dataset_name, safe='')}/{quote(filename)}"
+
+
+def dataset_routes(datasets: Datasets) -> list[Route]:
+    """Return `GET` and `HEAD /datasets/{name}/{file}`; with `?thumb=1` a JPEG of at most 256 x 256, turned upright."""
+    # A page of thumbnails asks for all of them at once, and each may take much memory while it is made.
+    threads = CapacityLimiter(_DECODERS)
+
+    async def picture(request: Request) -> Response:
+        filename = request.path_params["file"]
+        path = await datasets.image_file(request.path_params["name"], filename)
+        try:
+            if request.query_params.get("thumb", "0") in ("", "0", "false"):
+                return await ranged_file_response(path, request)
+            tag = await to_thread.run_sync(_tag, path)
+            headers = {"ETag": tag, "Cache-Control": "private, max-age=3600"}
+            if request.headers.get("if-none-match") == tag:
+                return Response(status_code=304, headers=headers)
+            small = await to_thread.run_sync(_thumbnail, path, limiter=threads)
+        except FileNotFoundError:
+            raise NotFound(
+                f"`{filename}` was deleted at this moment.", hint="get-dataset lists what is left."
+            ) from None
+        except BadImage as error:
+            raise InvalidArguments(
+                f"`{filename}` has no small picture: {error}.",
+                hint="check-dataset names every file that does not decode.",
+                details={"field": "thumb", "filename": filename},
+            ) from error
+        return Response(small, media_type="image/jpeg", headers=headers)
+
+    return [Route("/datasets/{name}/{file:path}", picture, methods=["GET"])]
+
+
+def _tag(path: Path) -> str:
+    state = path.stat()
+    return f'"{state.st_ino:x}-{state.st_size:x}-{state.st_mtime_ns:x}-{_SIDE}"'
+
+
+def _thumbnail(path: Path) -> bytes:
+    image, _ = open_image(path.read_bytes())
+    with image:
+        small = ImageOps.exif_transpose(image).convert("RGB")
+    small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    file = BytesIO()
+    small.save(file, "JPEG", quality=_QUALITY)
+    return file.getvalue()
