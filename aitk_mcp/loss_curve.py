@@ -1,6 +1,5 @@
 """Make a loss curve readable: fewer points, a trend, a line of blocks, a picture. Pure."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,6 +15,7 @@ _MARGIN_LEFT, _MARGIN_TOP, _MARGIN_RIGHT, _MARGIN_BOTTOM = 76, 44, 20, 44
 _INK, _GRID, _RAW, _SMOOTH = "#222222", "#dddddd", "#9ec5e8", "#1f5fa8"
 _SMOOTHING_SHARE = 0.05
 _WINDOW_POINTS = 50
+LARGEST_LOSS = 1e30
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Trend:
 
 def trend_of(points: Sequence[LossPoint]) -> Trend | None:
     """Return the trend, or None for fewer than 4 points."""
-    losses = [point.loss for point in points if math.isfinite(point.loss)]
+    losses = [point.loss for point in _drawable(points)]
     if len(losses) < 4:
         return None
     window = min(_WINDOW_POINTS, len(losses) // 4) or 1
@@ -59,7 +59,7 @@ def thin(points: Sequence[LossPoint], limit: int) -> list[LossPoint]:
 
 def sparkline(points: Sequence[LossPoint], width: int = 40) -> str:
     """Return the curve as one line of blocks, each the mean of its part; empty without points."""
-    losses = [point.loss for point in points if math.isfinite(point.loss)]
+    losses = [point.loss for point in _drawable(points)]
     if not losses:
         return ""
     columns = min(width, len(losses))
@@ -79,7 +79,7 @@ def draw_curve(points: Sequence[LossPoint], title: str) -> bytes:
     draw = ImageDraw.Draw(image)
     font, large = ImageFont.load_default(size=13), ImageFont.load_default(size=17)
     draw.text((_MARGIN_LEFT, 12), title, fill=_INK, font=large)
-    drawn = [point for point in points if math.isfinite(point.loss)]
+    drawn = _drawable(points)
     if not drawn:
         draw.text((width / 2, height / 2), "no loss recorded yet", fill=_INK, font=large, anchor="mm")
         return _png(image)
@@ -113,7 +113,8 @@ def _bounds(losses: Sequence[float]) -> tuple[float, float]:
     ordered = sorted(losses)
     cut = len(ordered) // 100
     low, high = ordered[cut], ordered[-1 - cut]
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    margin = max(0.5, abs(low) * 0.01)
+    return (low, high) if high > low else (low - margin, high + margin)
 
 
 def _smoothed(losses: Sequence[float]) -> list[float]:
@@ -126,6 +127,11 @@ def _smoothed(losses: Sequence[float]) -> list[float]:
         weight = (1 - share) * weight + share
         smooth.append(mean / weight)
     return smooth
+
+
+def _drawable(points: Sequence[LossPoint]) -> list[LossPoint]:
+    # Sums and differences of larger numbers leave the range of a float; a loss like that is as good as NaN.
+    return [point for point in points if abs(point.loss) < LARGEST_LOSS]
 
 
 def _mean(values: Sequence[float]) -> float:
