@@ -10,5 +10,6 @@ if [ $# -eq 0 ]; then
   .venv/bin/ruff check .
   .venv/bin/pyright
   .venv/bin/lint-imports
+  set -- --numprocesses 2 --dist loadfile
 fi
 exec "$python" -m pytest "$@"
