@@ -13,14 +13,18 @@ from aitk_mcp.dataset_routes import dataset_routes
 from aitk_mcp.datasets import Datasets
 from aitk_mcp.documents import TrainingDocument
 from aitk_mcp.embedded.recipe import refusal
+from aitk_mcp.estimates import Estimates
 from aitk_mcp.model_routes import model_routes
 from aitk_mcp.models import Models
 from aitk_mcp.plan_steps import PlanSteps
+from aitk_mcp.run_history import RunHistory
 from aitk_mcp.settings import AitkSettings
+from aitk_mcp.tools.about_training import about_training_tools
 from aitk_mcp.tools.configs import config_tools
 from aitk_mcp.tools.dataset_check import dataset_check_tools
 from aitk_mcp.tools.dataset_import import dataset_import_tools
 from aitk_mcp.tools.datasets import dataset_tools
+from aitk_mcp.tools.estimates import estimate_tools
 from aitk_mcp.tools.models import model_tools
 from aitk_mcp.tools.plan_steps import plan_step_tools
 from aitk_mcp.tools.system import system_tools
@@ -76,7 +80,9 @@ def build(settings: AitkSettings) -> ToolServer:
                 *dataset_import_tools(datasets, settings.import_roots),
                 *config_tools(configs),
                 *plan_step_tools(configs, PlanSteps(configs, datasets)),
+                *estimate_tools(Estimates(configs, RunHistory(jobs, settings.outputs_folder))),
                 *training_tools(jobs),
+                *about_training_tools(configs, jobs, models),
                 *model_tools(models, jobs),
                 *system_tools(settings.engine, folders),
             ]

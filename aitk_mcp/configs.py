@@ -85,6 +85,27 @@ class Configs:
         """Say what `create` would refuse or warn of, without storing anything."""
         return await to_thread.run_sync(self._check, request, overwrite)
 
+    async def preview(self, request: RecipeRequest) -> tuple[dict[str, Any], int]:
+        """Return the document that `create` would store, and the number of images; raises as it does."""
+
+        def make() -> tuple[dict[str, Any], int]:
+            images = locate(self._datasets, request.dataset_path)
+            return self._build(request, images).document, images.images
+
+        return await to_thread.run_sync(make)
+
+    async def images_of(self, name: str) -> int | None:
+        """Return the number of images that a stored config trains on, None where its dataset is gone."""
+
+        def count() -> int | None:
+            datasets = self._files.get(name).training.datasets
+            try:
+                return sum(locate(self._datasets, dataset_path(dataset)).images for dataset in datasets)
+            except ToolError:
+                return None
+
+        return await to_thread.run_sync(count)
+
     async def check_stored(self, name: str) -> Verdict:
         """Say what is wrong with a stored config, which may have been changed by hand."""
         return await to_thread.run_sync(self._check_stored, name)

@@ -17,7 +17,7 @@ from aitk_mcp.recipes.presets import PRESETS
 from mcp_toolserver.errors import InvalidArguments
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
 
-_MISTAKES = {
+CONFIG_MISTAKES = {
     "dataset_name": "the argument is `dataset_path`, which takes the bare name of a dataset too.",
     "dataset": "the argument is `dataset_path`, which takes the bare name of a dataset too.",
     "model": "the argument is `model_name`.",
@@ -39,7 +39,7 @@ class CreateTrainingConfig(RecipeRequest, Arguments):
     what is only doubtful (a gated model, a prompt without the trigger word) is in `warnings`. Then: start-training.
     """
 
-    classic_mistakes: ClassVar[Mapping[str, str]] = _MISTAKES
+    classic_mistakes: ClassVar[Mapping[str, str]] = CONFIG_MISTAKES
 
     overwrite: bool = Field(False, description="Replace another config of this name.")
 
@@ -70,7 +70,7 @@ class ValidateConfig(RecipeOptions, Arguments):
     Give the arguments of create-training-config, or only `name` for a config that is stored.
     """
 
-    classic_mistakes: ClassVar[Mapping[str, str]] = _MISTAKES
+    classic_mistakes: ClassVar[Mapping[str, str]] = CONFIG_MISTAKES
 
     name: str | None = Field(None, description="Name of a stored config, or of the one that is to be made.")
     model_name: str | None = Field(None, description="Base model, as create-training-config takes it.")

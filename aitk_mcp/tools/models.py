@@ -170,7 +170,7 @@ def model_tools(models: Models, jobs: TrainingJobs, *, max_base64_bytes: int = M
             and args.finished in (None, model.finished)
         ]
         return ModelList(
-            models=[_summary(model, call) for model in found[: args.limit]],
+            models=[summary_of(model, call) for model in found[: args.limit]],
             total=len(found),
             outputs_folder=str(models.outputs),
         )
@@ -179,7 +179,7 @@ def model_tools(models: Models, jobs: TrainingJobs, *, max_base64_bytes: int = M
         model = await models.find(args.model_path)
         found = model.description
         return ModelDetails(
-            **_summary(model, call).model_dump(),
+            **summary_of(model, call).model_dump(),
             path=str(model.path),
             sha256=await models.sha256(model, call.report),
             base_model=found.base_model if found else None,
@@ -265,7 +265,7 @@ def model_tools(models: Models, jobs: TrainingJobs, *, max_base64_bytes: int = M
                 hint="Wait for its end with wait-training, or stop it with stop-training, and delete then.",
                 details={"model_path": model.model_path, "job_id": busy.job_id, "status": busy.status},
             )
-        summary = _summary(model, call)
+        summary = summary_of(model, call)
         await models.delete(model)
         left = [each.model_path for each in await models.all() if model.job is not None and each.job == model.job]
         return ModelDeleted(**summary.model_dump(), left_of_job=left)
@@ -281,7 +281,8 @@ def model_tools(models: Models, jobs: TrainingJobs, *, max_base64_bytes: int = M
     ]
 
 
-def _summary(model: Model, call: Call) -> ModelSummary:
+def summary_of(model: Model, call: Call) -> ModelSummary:
+    """Return a LoRA as a list shows it."""
     found = model.description
     return ModelSummary(
         model_path=model.model_path,
