@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--images", type=Path, help="folder of your own images (and captions as .txt beside them)")
     demo.add_argument("--trigger", default="pixel_cat", help="word that calls the subject (pixel_cat)")
     demo.add_argument("--prompt", help="prompt of the pictures (the trigger word and `a cat sitting on the grass`)")
-    demo.add_argument("--steps", type=int, default=300, help="training steps (300)")
+    demo.add_argument("--steps", type=int, default=500, help="training steps (500)")
     demo.add_argument("--seed", type=int, default=3, help="seed of both pictures (3)")
     demo.add_argument("--out", type=Path, help="folder for the pictures and the LoRA (a new temporary one)")
     demo.add_argument("--json", action="store_true", help="end with one line of JSON")
@@ -157,7 +157,8 @@ class Demo:
             info = await comfy.call("get-lora-info", {"lora_name": moved.name})
             lora = {"name": moved.name, "architecture": info["architecture"], "rank": info["network"]["rank"]}
             lora["trigger_words"] = info["trigger_words"]
-            self._say("inspect", "{architecture}, rank {rank}, trigger words: {trigger_words}".format(**lora))
+            words = ", ".join(info["trigger_words"])
+            self._say("inspect", f"{info['architecture']}, rank {info['network']['rank']}, trigger words: {words}")
             pictures = {side: await self._paint(comfy, side, moved.name) for side in STRENGTHS}
             sheet = await asyncio.to_thread(contact_sheet, samples, pictures, self._out / "contact_sheet.png")
             effect = await asyncio.to_thread(measure_effect, samples, pictures)
