@@ -25,6 +25,7 @@ from mcp_toolserver.files import BATCH_BYTES, make_folder, publish_now, safe_rel
 from mcp_toolserver.tools import Report, unheard
 
 Kind = Literal["final", "checkpoint", "exported", "other"]
+Stage = Literal["high_noise", "low_noise"]
 EXPORTS = "_exported"
 _CHECKPOINT = re.compile(r"(?P<job>.+?)(?:_(?P<step>\d{9}))?(?P<stage>_high_noise|_low_noise)?\.safetensors")
 _REMEMBERED = 2000
@@ -34,7 +35,8 @@ _REMEMBERED = 2000
 class Model:
     """A LoRA file; `model_path` is relative to the outputs folder, with `/`; `modified` is a Unix time in seconds.
 
-    `problem` says why the file cannot be described, which is so for a moment while the trainer writes it.
+    `problem` says why the file cannot be described, which is so for a moment while the trainer writes it. Of Wan 2.2
+    each step makes two files, one for each `stage`: `partner` is the path of the other, where it is there.
     """
 
     model_path: str
@@ -46,6 +48,8 @@ class Model:
     modified: float
     description: LoraDescription | None
     problem: str | None
+    stage: Stage | None = None
+    partner: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -146,6 +150,7 @@ class Models:
         described = self._describe(path, stamp)
         description = described if isinstance(described, LoraDescription) else None
         kind, job, step = self._place(path)
+        stage, partner = _stage_of(path)
         return Model(
             model_path=path.relative_to(self.outputs).as_posix(),
             path=path,
@@ -156,6 +161,8 @@ class Models:
             modified=stamp.modified_ns / 1e9,
             description=description,
             problem=described if isinstance(described, str) else None,
+            stage=stage,
+            partner=partner.relative_to(self.outputs).as_posix() if partner is not None else None,
         )
 
     def _place(self, path: Path) -> tuple[Kind, str | None, int | None]:
@@ -224,6 +231,16 @@ class Models:
             publish_now(work, target, overwrite=overwrite)
         finally:
             work.unlink(missing_ok=True)
+
+
+def _stage_of(path: Path) -> tuple[Stage | None, Path | None]:
+    stages: tuple[Stage, Stage] = ("high_noise", "low_noise")
+    for stage, other in (stages, stages[::-1]):
+        stem = path.stem.removesuffix(f"_{stage}")
+        if stem != path.stem:
+            partner = path.with_name(f"{stem}_{other}{path.suffix}")
+            return stage, partner if partner.is_file() else None
+    return None, None
 
 
 def _stamp(path: Path) -> _Stamp:

@@ -9,7 +9,7 @@ import pybase64
 from anyio import to_thread
 from pydantic import AliasChoices, Field
 
-from aitk_mcp.models import Kind, Model, Models
+from aitk_mcp.models import Kind, Model, Models, Stage
 from aitk_mcp.recipes.names import check_job_name
 from aitk_mcp.training import TrainingJobs
 from lora_files.describe import LoraNetwork
@@ -42,6 +42,9 @@ class ModelSummary(Result):
     kind: Kind = Field(description="final, checkpoint, exported, or other for files of another origin.")
     finished: bool = Field(description="Whether it is whole and a training ended with it.")
     step: int | None = Field(description="Steps that it was trained for.")
+    epoch: int | None = Field(description="Passes over the images that it was trained for, as its file tells.")
+    stage: Stage | None = Field(description="Which of the two models of Wan 2.2 it is for; null for any other.")
+    partner: str | None = Field(description="The LoRA for the other stage: the two are used together.")
     size_bytes: int = Field(description="Size of the file.")
     modified: datetime = Field(description="When it was written.")
     architecture: str | None = Field(description="Kind of model it fits.")
@@ -291,6 +294,9 @@ def summary_of(model: Model, call: Call) -> ModelSummary:
         kind=model.kind,
         finished=model.finished,
         step=model.step,
+        epoch=found.training.epoch if found else None,
+        stage=model.stage,
+        partner=model.partner,
         size_bytes=model.size_bytes,
         modified=datetime.fromtimestamp(model.modified, UTC),
         architecture=found.architecture if found else None,

@@ -1,0 +1,25 @@
+"""The two files that Wan 2.2 saves of each step belong together."""
+
+from pathlib import Path
+
+from tests.servers.aitk import call, toolbox_in
+from tests.servers.test_aitk_models import save_lora
+
+
+async def test_high_and_low_noise_name_each_other(tmp_path: Path) -> None:
+    folder = tmp_path / "output" / "cat"
+    for step in (250, 500):
+        for stage in ("high_noise", "low_noise"):
+            save_lora(folder / f"cat_{step:09d}_{stage}.safetensors", step, at=1000 + step)
+    save_lora(folder / "cat_high_noise.safetensors", 600, at=3000)
+    save_lora(folder / "cat.safetensors", 600, at=4000)
+    listed = (await call(toolbox_in(tmp_path), "list-exported-models"))["models"]
+    models = {model["filename"]: model for model in listed}
+    high, low = models["cat_000000250_high_noise.safetensors"], models["cat_000000250_low_noise.safetensors"]
+    assert (high["stage"], high["partner"]) == ("high_noise", low["model_path"])
+    assert (low["stage"], low["partner"]) == ("low_noise", high["model_path"])
+    assert (high["kind"], high["step"], high["epoch"], high["job"]) == ("checkpoint", 250, 1, "cat")
+    # One whose partner is gone stands alone.
+    alone = models["cat_high_noise.safetensors"]
+    assert (alone["kind"], alone["stage"], alone["partner"]) == ("final", "high_noise", None)
+    assert (models["cat.safetensors"]["stage"], models["cat.safetensors"]["partner"]) == (None, None)
