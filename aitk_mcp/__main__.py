@@ -13,7 +13,7 @@ def main() -> None:
     parser.add_argument("--host", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (8190); 0 takes a free one")
     parser.add_argument("--data-dir", help="folder for everything that the server keeps")
-    parser.add_argument("--trainer", choices=("auto", "cli", "embedded"), help="what trains (auto)")
+    parser.add_argument("--trainer", choices=("auto", "ui", "cli", "embedded"), help="what trains (auto)")
     options = parser.parse_args()
 
     from pydantic import ValidationError

@@ -1,8 +1,10 @@
 """The only place where the objects of aitk_mcp are built."""
 
+import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from anyio import to_thread
@@ -14,6 +16,7 @@ from aitk_mcp.datasets import Datasets
 from aitk_mcp.documents import TrainingDocument
 from aitk_mcp.embedded.recipe import refusal
 from aitk_mcp.estimates import Estimates
+from aitk_mcp.late_server import LateServer
 from aitk_mcp.model_routes import model_routes
 from aitk_mcp.models import Models
 from aitk_mcp.plan_steps import PlanSteps
@@ -31,11 +34,18 @@ from aitk_mcp.tools.system import system_tools
 from aitk_mcp.tools.training import training_tools
 from aitk_mcp.tools.training_routes import training_routes
 from aitk_mcp.trainers.cli import CliTrainer, CommandLine
+from aitk_mcp.trainers.port import Trainer
+from aitk_mcp.trainers.ui import UiTrainer
+from aitk_mcp.trainers.ui_http import DEFAULT_URL, UiHttp
 from aitk_mcp.training import TrainingJobs
+from aitk_mcp.ui_choice import shared_folders, ui_state
 from mcp_toolserver import __version__
 from mcp_toolserver.app import BackendState, ServerIdentity, ToolServer, create_server_app, door_policy
+from mcp_toolserver.errors import ToolError
 from mcp_toolserver.files import make_folder
 from mcp_toolserver.tools import Toolbox
+
+log = logging.getLogger(__name__)
 
 _INSTRUCTIONS = (
     "Trains LoRAs with AI Toolkit. `upload-dataset` stores images with captions; `create-training-config` makes the "
@@ -47,6 +57,29 @@ _VERSION = re.compile(r"VERSION\s*=\s*[\"']([^\"']+)[\"']")
 
 def build(settings: AitkSettings) -> ToolServer:
     """Build the server's objects; nothing is started or written before its lifespan begins."""
+    if settings.engine != "ui" and not settings.looks_for_a_server:
+        return _assemble(settings)
+    # Which folders are used is AI Toolkit's to say, and it may not answer yet.
+    choose = partial(_with_ui if settings.engine == "ui" else _with_ui_or_without, settings)
+    return LateServer(_assemble(settings), settings.engine, choose).server()
+
+
+async def _with_ui(settings: AitkSettings) -> ToolServer:
+    """Build a server over AI Toolkit's own; raises BackendUnavailable or BackendRejected."""
+    folders = await shared_folders(_ui(settings))
+    chosen = {"trainer": "ui", "datasets_dir": folders.datasets, "outputs_dir": folders.outputs}
+    return await to_thread.run_sync(_assemble, settings.model_copy(update=chosen))
+
+
+async def _with_ui_or_without(settings: AitkSettings) -> ToolServer:
+    try:
+        return await _with_ui(settings)
+    except ToolError as error:
+        log.info("AI Toolkit's server is not used", extra={"engine": settings.engine, "reason": error.message})
+        return await to_thread.run_sync(_assemble, settings)
+
+
+def _assemble(settings: AitkSettings) -> ToolServer:
     is_embedded = settings.engine == "embedded"
     refused: Callable[[TrainingDocument], str | None] = refusal if is_embedded else _nothing_refused
     datasets = Datasets(settings.datasets_folder)
@@ -58,8 +91,7 @@ def build(settings: AitkSettings) -> ToolServer:
         engine=settings.engine,
         refusal=refused,
     )
-    trainer = CliTrainer(_command_line(settings), settings.data_dir / "jobs", default_gpu_ids=settings.gpu_ids)
-    jobs = TrainingJobs(trainer, configs, refused)
+    jobs = TrainingJobs(_trainer(settings), configs, refused)
     folders = {"datasets": settings.datasets_folder, "outputs": settings.outputs_folder, "jobs": settings.data_dir}
 
     @asynccontextmanager
@@ -98,6 +130,16 @@ def create_app(settings: AitkSettings) -> Starlette:
     return create_server_app(build(settings), door_policy(settings), settings.public_url)
 
 
+def _trainer(settings: AitkSettings) -> Trainer:
+    if settings.engine == "ui":
+        return UiTrainer(_ui(settings), settings.data_dir / "ui-jobs", default_gpu_ids=settings.gpu_ids)
+    return CliTrainer(_command_line(settings), settings.data_dir / "jobs", default_gpu_ids=settings.gpu_ids)
+
+
+def _ui(settings: AitkSettings) -> UiHttp:
+    return UiHttp(settings.ui_url or DEFAULT_URL, settings.ui_token)
+
+
 def _command_line(settings: AitkSettings) -> CommandLine:
     if settings.engine == "cli" and settings.aitk_dir is not None:
         return CommandLine.ai_toolkit(settings.aitk_dir, settings.aitk_python)
@@ -112,7 +154,10 @@ def _backend(settings: AitkSettings) -> Callable[[], Awaitable[BackendState]]:
     async def cli() -> BackendState:
         return await to_thread.run_sync(_checkout_state, settings.trainer_root)
 
-    return cli if settings.engine == "cli" else embedded
+    async def ui() -> BackendState:
+        return await ui_state(_ui(settings))
+
+    return {"ui": ui, "cli": cli, "embedded": embedded}[settings.engine]
 
 
 def _checkout_state(folder: Path) -> BackendState:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self, cast
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from mcp_toolserver.settings import ServerSettings
@@ -21,8 +21,20 @@ class AitkSettings(ServerSettings):
     )
     # Datasets travel as base64 in one call, since it is all or nothing.
     max_body_bytes: int = Field(default=128 * 1024 * 1024, ge=65536, description="largest request body in bytes")
-    trainer: Literal["auto", "cli", "embedded"] = Field(
-        default="auto", description="what trains; `auto` is AI Toolkit where AITK_DIR is set, else the embedded engine"
+    trainer: Literal["auto", "ui", "cli", "embedded"] = Field(
+        default="auto",
+        description="what trains; `auto` is AI Toolkit's server where AITK_UI_URL is set or it answers at its default"
+        " address, else its command line where AITK_DIR is set, else the embedded engine",
+    )
+    ui_url: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("AITK_UI_URL", "AITK_MCP_UI_URL"),
+        description="address of AI Toolkit's own server (http://127.0.0.1:8675 is its default)",
+    )
+    ui_token: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("AI_TOOLKIT_AUTH", "AITK_MCP_UI_TOKEN"),
+        description="token that AI Toolkit's server was started with",
     )
     aitk_dir: Path | None = Field(
         default=None,
@@ -50,6 +62,11 @@ class AitkSettings(ServerSettings):
     def _is_path(cls, value: object) -> object:
         return Path(value).expanduser().absolute() if value and isinstance(value, str | Path) else None
 
+    @field_validator("ui_url", "ui_token", mode="before")
+    @classmethod
+    def _is_told(cls, value: object) -> object:
+        return value or None
+
     @field_validator("import_roots", mode="before")
     @classmethod
     def _are_paths(cls, value: object) -> object:
@@ -65,11 +82,18 @@ class AitkSettings(ServerSettings):
         return self
 
     @property
-    def engine(self) -> Literal["cli", "embedded"]:
-        """Return what trains: a checkout that is configured is never replaced by the embedded engine."""
-        if self.trainer == "auto":
-            return "cli" if self.aitk_dir is not None else "embedded"
-        return self.trainer
+    def engine(self) -> Literal["ui", "cli", "embedded"]:
+        """Return what trains unless a server is found by chance: what is configured is never replaced."""
+        if self.trainer != "auto":
+            return self.trainer
+        if self.ui_url is not None:
+            return "ui"
+        return "cli" if self.aitk_dir is not None else "embedded"
+
+    @property
+    def looks_for_a_server(self) -> bool:
+        """Tell whether AI Toolkit's server trains if it answers at its default address."""
+        return self.trainer == "auto" and self.ui_url is None
 
     @property
     def trainer_root(self) -> Path:

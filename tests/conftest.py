@@ -47,13 +47,14 @@ def no_blocking_in_the_loop() -> Generator[None]:
 
 
 @contextmanager
-def served(app: ASGIApp) -> Generator[str]:
-    """Serve an app on a free loopback port in a thread of its own; yields its address."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, http="h11", ws="none", lifespan="on", log_config=None)
+def served(app: ASGIApp, port: int = 0) -> Generator[str]:
+    """Serve an app on a loopback port (0: a free one) in a thread of its own; yields its address."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, http="h11", ws="none", lifespan="on", log_config=None)
     server = uvicorn.Server(config)
     # With the protocol named, asyncio sets TCP_NODELAY; else every answer waits 40 ms for an acknowledgement.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     ready = threading.Event()
     original = server.startup

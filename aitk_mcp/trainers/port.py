@@ -1,4 +1,4 @@
-"""What every trainer offers: AI Toolkit's command line, the embedded engine, and later AI Toolkit's own server."""
+"""What every trainer offers: AI Toolkit's command line, its own server, and the embedded engine."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -15,7 +15,7 @@ from aitk_mcp.trainers.cli import CliTrainer
 from aitk_mcp.trainers.port import Order
 from aitk_mcp.trainers.processes import identify
 from aitk_mcp.training import TrainingJobs
-from tests.contract.trainer.conftest import ENDLESS, PATIENCE_S, Workshop, ends, trains
+from tests.contract.trainer.conftest import ENDLESS, PATIENCE_S, CommandLineWorkshop, ends, trains
 
 DEAF = """
 import signal, sys
@@ -25,6 +25,12 @@ print("Running 1 job", flush=True)
 while True:
     signal.pause()
 """
+
+
+@pytest.fixture
+def workshop(command_line_workshop: CommandLineWorkshop) -> CommandLineWorkshop:
+    """Give the trainers whose processes are ours."""
+    return command_line_workshop
 
 
 async def gone(pid: int) -> None:
@@ -40,7 +46,9 @@ def keeper_of(trainer_pid: int) -> int:
 
 
 @pytest.mark.parametrize("asked", [False, True])
-async def test_a_job_whose_keeper_died_too_is_judged_by_what_is_on_disk(workshop: Workshop, asked: bool) -> None:
+async def test_a_job_whose_keeper_died_too_is_judged_by_what_is_on_disk(
+    workshop: CommandLineWorkshop, asked: bool
+) -> None:
     jobs = workshop.jobs
     job_id = (await jobs.start(workshop.config("cat", steps=ENDLESS))).job_id
     await trains(jobs, job_id)
@@ -59,7 +67,7 @@ async def test_a_job_whose_keeper_died_too_is_judged_by_what_is_on_disk(workshop
         assert "no exit code" in failed.failure.reason
 
 
-async def test_a_training_that_finished_unseen_is_completed(workshop: Workshop) -> None:
+async def test_a_training_that_finished_unseen_is_completed(workshop: CommandLineWorkshop) -> None:
     jobs = workshop.jobs
     job_id = (await jobs.start(workshop.config("cat", steps=60))).job_id
     pid = await workshop.trainer_pid(job_id)
@@ -67,7 +75,7 @@ async def test_a_training_that_finished_unseen_is_completed(workshop: Workshop) 
     assert (await ends(jobs, job_id)).status == "completed"
 
 
-async def test_another_program_under_the_same_pid_is_not_the_trainer(workshop: Workshop) -> None:
+async def test_another_program_under_the_same_pid_is_not_the_trainer(workshop: CommandLineWorkshop) -> None:
     jobs = workshop.jobs
     job_id = (await jobs.start(workshop.config("cat", steps=ENDLESS))).job_id
     await trains(jobs, job_id)
@@ -90,7 +98,9 @@ async def test_another_program_under_the_same_pid_is_not_the_trainer(workshop: W
 @pytest.mark.parametrize(
     ("more", "sent"), [("", "SIGTERM"), ("signal.signal(signal.SIGTERM, signal.SIG_IGN)", "SIGKILL")]
 )
-async def test_a_trainer_that_does_not_hear_is_ended_harder(workshop: Workshop, more: str, sent: str) -> None:
+async def test_a_trainer_that_does_not_hear_is_ended_harder(
+    workshop: CommandLineWorkshop, more: str, sent: str
+) -> None:
     script = workshop.root / "deaf.py"
     script.write_text(DEAF.format(more=more))
     deaf = replace(workshop.command_line, command=(sys.executable, str(script)), saves_on_signal=False)
@@ -106,7 +116,16 @@ async def test_a_trainer_that_does_not_hear_is_ended_harder(workshop: Workshop, 
     assert (await trainer.job(job_id)).signal_name == sent
 
 
-async def test_each_gpu_has_a_queue_of_its_own_and_nobody_overtakes(workshop: Workshop) -> None:
+async def test_a_trainer_that_cannot_be_started_is_a_failure(workshop: CommandLineWorkshop) -> None:
+    broken = replace(workshop, command_line=replace(workshop.command_line, command=("/nowhere/python", "run.py")))
+    failed = await broken.jobs.start(workshop.config("cat", steps=2))
+    assert failed.status == "failed"
+    assert failed.failure is not None
+    assert failed.failure.kind == "not_started"
+    assert "/nowhere/python" in failed.failure.reason
+
+
+async def test_each_gpu_has_a_queue_of_its_own_and_nobody_overtakes(workshop: CommandLineWorkshop) -> None:
     if workshop.engine == "embedded":
         # One slot for all: which GPU is asked for plays no part.
         jobs = workshop.jobs
@@ -130,7 +149,7 @@ async def test_each_gpu_has_a_queue_of_its_own_and_nobody_overtakes(workshop: Wo
     assert launch.environment["CUDA_VISIBLE_DEVICES"] == "0,1"
 
 
-async def test_two_servers_on_one_folder_start_a_job_once(workshop: Workshop) -> None:
+async def test_two_servers_on_one_folder_start_a_job_once(workshop: CommandLineWorkshop) -> None:
     names = [workshop.config(f"job{index}", steps=ENDLESS) for index in range(4)]
     servers = [workshop.jobs for _ in names]
     async with anyio.create_task_group() as tasks:

@@ -31,3 +31,14 @@ def test_the_command_line_needs_a_checkout() -> None:
     with pytest.raises(ValidationError, match="needs AITK_DIR"):
         settings(trainer="cli")
     assert settings(aitk_dir="").engine == "embedded"
+
+
+def test_a_server_that_is_told_is_used_and_another_is_looked_for() -> None:
+    told = settings(AITK_UI_URL="http://10.0.0.2:8675", AI_TOOLKIT_AUTH="s3cret", aitk_dir="/nowhere")
+    assert (told.engine, told.looks_for_a_server) == ("ui", False)
+    assert told.ui_token is not None
+    assert "s3cret" not in repr(told)
+    assert (settings(trainer="ui").engine, settings(trainer="ui").ui_url) == ("ui", None)
+    assert settings(AITK_UI_URL="").looks_for_a_server
+    assert not settings(AITK_UI_URL="http://10.0.0.2:8675", trainer="embedded").looks_for_a_server
+    assert not settings(trainer="cli", aitk_dir="/nowhere").looks_for_a_server
