@@ -58,7 +58,7 @@ class WaitTraining(Arguments):
 
 class StopTraining(Arguments):
     """Stop a training, or take it out of the queue. The answer says whether it was saved and which step is on disk:
-    AI Toolkit's command line cannot save on demand, the embedded engine can. resume-training goes on from there."""
+    only AI Toolkit's command line cannot save on demand. resume-training goes on from there."""
 
     classic_mistakes: ClassVar[Mapping[str, str]] = _JOB_ID_MISTAKES
     job_id: str = Field(description=_JOB_ID)
@@ -118,7 +118,9 @@ class TrainingJob(Result):
     error_kind: str | None = Field(description="why it failed, for programs: out_of_memory, gated_model, no_images ...")
     hint: str | None = Field(description="what to do about the failure")
     warnings: list[str] = Field(description="what went wrong without ending the job")
-    engine: str = Field(description="what trains: `cli` is AI Toolkit, `embedded` the miniature model of this server")
+    engine: str = Field(
+        description="what trains: `ui` is AI Toolkit's server, `cli` its command line, `embedded` a miniature"
+    )
     gpu_ids: str = Field(description="GPUs that it occupies; `cpu` for the embedded engine")
     queue_position: int | None = Field(description="1 for the next job; null unless queued")
     resumed_from_step: int | None = Field(description="step of the checkpoint that the latest run went on from")
