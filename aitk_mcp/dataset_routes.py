@@ -62,7 +62,7 @@ def _tag(path: Path) -> str:
 
 
 def _thumbnail(path: Path) -> bytes:
-    image, _ = open_image(path.read_bytes())
+    image, _ = open_image(path.read_bytes(), enough=2 * _SIDE)
     with image:
         small = ImageOps.exif_transpose(image).convert("RGB")
     small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)

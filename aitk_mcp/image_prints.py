@@ -18,6 +18,7 @@ from aitk_mcp.images import BadImage, ImageSize, open_image
 
 _SIDE, _WAVES, _TILES = 32, 8, 8
 _COSINES: NDArray[np.float64] = np.cos(np.pi * np.outer(np.arange(_WAVES), 2 * np.arange(_SIDE) + 1) / (2 * _SIDE))
+_ENOUGH = 4 * _SIDE
 _NEAR_BITS = 8
 _NEAR_COLOUR = 16.0
 
@@ -39,7 +40,7 @@ def read_print(path: Path) -> ImagePrint:
         data = path.read_bytes()
     except OSError as error:
         raise BadImage(f"it cannot be read: {error.strerror}") from None
-    image, size = open_image(data)
+    image, size = open_image(data, enough=_ENOUGH)
     with image:
         orientation = image.getexif().get(ExifTags.Base.Orientation) or 1
         colour = ImageOps.exif_transpose(image).convert("RGB")
