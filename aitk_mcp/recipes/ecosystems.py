@@ -131,7 +131,7 @@ def resolve_family(ecosystem: str, variant: str | None) -> Family:
             + f"Use {', '.join(ECOSYSTEMS)} or an architecture of list-model-presets.",
             details={"field": "ecosystem", "value": ecosystem, "closest_matches": matches},
         )
-    return resolve_site_name(named, ecosystem, variant)
+    return resolve_site_name(named, f"`{ecosystem}`", variant)
 
 
 def resolve_site_name(site: SiteName, said: str, variant: str | None) -> Family:
@@ -180,10 +180,10 @@ def _family(site: SiteName, variant: str | None, said: str | None = None) -> Fam
         )
     warnings: list[str] = []
     if site.missing:
-        warnings.append(f"AI Toolkit has no {site.missing}: `{said}` is trained as {name} {variant}.")
+        warnings.append(f"AI Toolkit has no {site.missing}: {said} is trained as {name} {variant}.")
     if site.tuned:
         warnings.append(
-            f"`{said}` is trained on the plain {name} model. To train on its own weights, download them and give"
+            f"{said} is trained on the plain {name} model. To train on its own weights, download them and give"
             f" their path as `model_name` with ecosystem `{name}`."
         )
     chosen = variants[variant] if variant is not None else None

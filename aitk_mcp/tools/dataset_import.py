@@ -49,6 +49,8 @@ class ImportedDataset(UploadedDataset):
     source: str = Field(description="The zip or folder.")
     ignored: list[IgnoredFile] = Field(description=f"Files that were not taken; the first {_SHOWN}.")
     ignored_total: int = Field(description="How many files were not taken.")
+    renamed_total: int = Field(description=f"How many images are stored under another name; {_SHOWN} are shown.")
+    problems_total: int = Field(description=f"How many captions could be better; {_SHOWN} are shown.")
 
 
 def dataset_import_tools(datasets: Datasets, roots: Sequence[Path]) -> list[AnyTool]:
@@ -71,14 +73,17 @@ def dataset_import_tools(datasets: Datasets, roots: Sequence[Path]) -> list[AnyT
 
 
 def _imported(found: Import, requested_name: str) -> ImportedDataset:
-    stored = uploaded(found.upload, requested_name).model_dump(exclude={"renamed"})
+    stored = uploaded(found.upload, requested_name)
     return ImportedDataset(
-        **stored,
+        **stored.model_dump(exclude={"renamed", "problems"}),
+        problems=stored.problems[:_SHOWN],
         renamed=[
             RenamedFile(filename=each.filename, renamed_to=each.renamed_to, reason=each.reason)
-            for each in found.renamed
+            for each in found.renamed[:_SHOWN]
         ],
         source=str(found.source),
         ignored=[IgnoredFile(filename=each.filename, reason=each.reason) for each in found.ignored[:_SHOWN]],
         ignored_total=len(found.ignored),
+        renamed_total=len(found.renamed),
+        problems_total=len(stored.problems),
     )

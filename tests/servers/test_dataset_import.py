@@ -83,6 +83,7 @@ async def test_a_zip_becomes_a_dataset(tools: Toolbox, tmp_path: Path, inbox: Pa
     assert ignored["cat/moving.gif"] == "AI Toolkit does not train on .gif"
     assert answer["ignored_total"] == 5
     assert [problem["filename"] for problem in answer["problems"]] == ["c.webp"]
+    assert (answer["problems_total"], answer["renamed_total"]) == (1, 0)
 
 
 async def test_a_folder_becomes_a_dataset_by_its_relative_path_too(tools: Toolbox, tmp_path: Path, inbox: Path) -> None:
@@ -96,6 +97,11 @@ async def test_a_folder_becomes_a_dataset_by_its_relative_path_too(tools: Toolbo
     with pytest.raises(Conflict, match="exists already"):
         await take(tools, "cats")
     assert (await take(tools, "cats", overwrite=True))["images_saved"] == 2
+
+
+async def test_a_large_import_answers_briefly(tools: Toolbox, inbox: Path) -> None:
+    answer = await take(tools, zipped(inbox / "cat.zip", {f"{number:03}.png": PNG for number in range(250)}))
+    assert (answer["images_saved"], len(answer["problems"]), answer["problems_total"]) == (250, 200, 250)
 
 
 async def test_names_that_would_meet_are_told_apart(tools: Toolbox, tmp_path: Path, inbox: Path) -> None:

@@ -241,7 +241,8 @@ def test_a_model_that_cannot_be_trained_is_said_so(name: str, said: str) -> None
 
 
 def test_a_tuned_model_is_said_to_train_on_the_plain_one() -> None:
-    assert "plain sdxl model" in resolve_model("pony").warnings[0]
+    for model_name, ecosystem in (("pony", None), ("/models/mine.safetensors", "pony")):
+        assert resolve_model(model_name, ecosystem).warnings[0].startswith("`pony` is trained on the plain sdxl model")
 
 
 @pytest.mark.parametrize(
