@@ -57,7 +57,7 @@ class WaitTraining(Arguments):
 
 
 class StopTraining(Arguments):
-    """Stop a training, or take it out of the queue. The answer says whether it was saved and which step is on disk:
+    """Stop a training, or take it out of the queue. The answer says whether it was saved and which step is on disk;
     only AI Toolkit's command line cannot save on demand. resume-training goes on from there."""
 
     classic_mistakes: ClassVar[Mapping[str, str]] = _JOB_ID_MISTAKES

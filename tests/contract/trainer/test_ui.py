@@ -5,7 +5,9 @@ import signal
 
 import anyio
 import pytest
+from anyio import to_thread
 
+from aitk_mcp.loss_log import LossLog, LossPoint
 from aitk_mcp.trainers.port import Order
 from aitk_mcp.trainers.ui_jobs import UiJobs
 from mcp_toolserver.errors import Conflict, InvalidArguments
@@ -39,14 +41,19 @@ async def test_a_row_that_runs_without_a_process_is_a_failure_and_is_repaired(
     assert (done.status, done.resumed_from_step) == ("completed", failed.checkpoint_step)
 
 
-async def test_the_jobs_behind_a_dead_one_run(ui_workshop: UiWorkshop, fake_ui: FakeAitkUi) -> None:
+async def test_the_jobs_behind_a_dead_one_run_and_the_program_with_its_pid_too(
+    ui_workshop: UiWorkshop, fake_ui: FakeAitkUi
+) -> None:
     jobs = ui_workshop.jobs
     first = (await jobs.start(ui_workshop.config("first", steps=ENDLESS))).job_id
     second = (await jobs.start(ui_workshop.config("second", steps=2))).job_id
     await trains(jobs, first)
     await lose(ui_workshop, fake_ui, first)
+    # This test's own process now has the trainer's number.
+    fake_ui.tables.jobs[first].pid = os.getpid()
     assert (await ends(jobs, second)).status == "completed"
     assert (await jobs.status(first)).status == "failed"
+    assert f"GET /api/jobs/{first}/stop" not in fake_ui.requests
 
 
 async def test_a_waiting_job_is_never_stopped_and_an_ended_one_never_signalled(
@@ -142,3 +149,41 @@ async def test_a_job_that_still_loads_has_nothing_to_save(ui_workshop: UiWorksho
     again = (await jobs.resume(job_id)).job_id
     await reaches(jobs, again, lambda report: report.step > 0)
     await jobs.stop(job_id, save=False, wait_s=60)
+
+
+async def test_a_log_of_megabytes_is_followed_by_its_end_alone(ui_workshop: UiWorkshop) -> None:
+    row = await UiJobs(ui_workshop.http).put("cat", "0", {"job": "extension"})
+    path = anyio.Path(ui_workshop.output("cat")) / "log.txt"
+    await path.parent.mkdir(parents=True)
+    frame = "\rcat:  50%|█████     | 5/10 [00:03<00:01,  3.69it/s]"
+    await path.write_text("Running 1 job\n" + frame * 120_000)
+    trainer = ui_workshop.trainer
+    first = await trainer.log(row.job_id, max_bytes=1000)
+    assert first.size_bytes == (await path.stat()).st_size > 6_000_000
+    assert (first.head, len(first.tail.encode()) <= 1002) == ("", True)
+    assert first.tail.endswith(frame)
+    async with await path.open("a") as file:
+        await file.write("\nTraining ended — schön\n")
+    later = await trainer.log(row.job_id, max_bytes=1000)
+    assert later.tail.endswith(f"{frame}\nTraining ended — schön\n")
+    assert later.size_bytes == (await path.stat()).st_size
+    # A new run begins a new log, which is shorter.
+    await path.write_text("Running 1 job\nFound step 5 in metadata, starting from there\n")
+    anew = await trainer.log(row.job_id, max_bytes=1000)
+    assert anew.head == anew.tail == await path.read_text()
+
+
+async def test_losses_come_with_their_learning_rates_however_many(ui_workshop: UiWorkshop) -> None:
+    row = await UiJobs(ui_workshop.http).put("cat", "0", {"job": "extension"})
+    folder = ui_workshop.output("cat")
+    folder.mkdir(parents=True)
+    assert await ui_workshop.trainer.losses(row.job_id) == []
+    recorded = [LossPoint(step, 1 / step, 1e-4, float(step)) for step in range(1, 45_001)]
+
+    def record() -> None:
+        log = LossLog(folder / "loss_log.db", 0)
+        log.add(recorded)
+        log.close()
+
+    await to_thread.run_sync(record)
+    assert await ui_workshop.trainer.losses(row.job_id) == recorded
