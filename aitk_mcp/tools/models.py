@@ -50,6 +50,7 @@ class ModelSummary(Result):
     architecture: str | None = Field(description="Kind of model it fits.")
     rank: int | None = Field(description="Rank of most layers.")
     trigger_words: list[str] = Field(description="Words that call its subject in a prompt.")
+    sha256: str | None = Field(description="Digest of the file in hex, where it is known; get-model-info computes it.")
     problem: str | None = Field(description="Why it cannot be read, such as while it is being written; null mostly.")
     url: str = Field(description="Where to download it; serves byte ranges.")
 
@@ -72,7 +73,6 @@ class ModelDetails(ModelSummary):
     """A LoRA in full."""
 
     path: str = Field(description="Absolute path on the trainer's machine.")
-    sha256: str = Field(description="Digest of the file in hex.")
     base_model: str | None = Field(description="The model it was trained on, as precisely as known.")
     network: LoraNetwork | None = Field(description="Kind, rank, alpha, data type and extent.")
     key_format: str | None = Field(description="Naming of its layers.")
@@ -165,6 +165,13 @@ class ModelDeleted(ModelSummary):
 def model_tools(models: Models, jobs: TrainingJobs, *, max_base64_bytes: int = MAX_BASE64_BYTES) -> list[AnyTool]:
     """Return the tools over these models; an export is asked for by the id of a job."""
 
+    async def known_sha256(model: Model) -> str | None:
+        try:
+            return await models.known_sha256(model)
+        except FileNotFoundError:
+            # The trainer deletes its oldest checkpoint at this moment.
+            return None
+
     async def list_models(args: ListExportedModels, call: Call) -> ModelList:
         found = [
             model
@@ -173,7 +180,7 @@ def model_tools(models: Models, jobs: TrainingJobs, *, max_base64_bytes: int = M
             and args.finished in (None, model.finished)
         ]
         return ModelList(
-            models=[summary_of(model, call) for model in found[: args.limit]],
+            models=[summary_of(model, call, await known_sha256(model)) for model in found[: args.limit]],
             total=len(found),
             outputs_folder=str(models.outputs),
         )
@@ -182,9 +189,8 @@ def model_tools(models: Models, jobs: TrainingJobs, *, max_base64_bytes: int = M
         model = await models.find(args.model_path)
         found = model.description
         return ModelDetails(
-            **summary_of(model, call).model_dump(),
+            **summary_of(model, call, await models.sha256(model, call.report)).model_dump(),
             path=str(model.path),
-            sha256=await models.sha256(model, call.report),
             base_model=found.base_model if found else None,
             network=found.network if found else None,
             key_format=found.key_format if found else None,
@@ -284,7 +290,7 @@ def model_tools(models: Models, jobs: TrainingJobs, *, max_base64_bytes: int = M
     ]
 
 
-def summary_of(model: Model, call: Call) -> ModelSummary:
+def summary_of(model: Model, call: Call, sha256: str | None = None) -> ModelSummary:
     """Return a LoRA as a list shows it."""
     found = model.description
     return ModelSummary(
@@ -302,6 +308,7 @@ def summary_of(model: Model, call: Call) -> ModelSummary:
         architecture=found.architecture if found else None,
         rank=found.network.rank if found else None,
         trigger_words=found.trigger_words if found else [],
+        sha256=sha256,
         problem=model.problem,
         url=_url(model, call),
     )

@@ -1,4 +1,4 @@
-"""The two files that Wan 2.2 saves of each step belong together."""
+"""The list of models: the two files of a Wan 2.2 LoRA belong together, and a digest is told once it is known."""
 
 from pathlib import Path
 
@@ -23,3 +23,13 @@ async def test_high_and_low_noise_name_each_other(tmp_path: Path) -> None:
     alone = models["cat_high_noise.safetensors"]
     assert (alone["kind"], alone["stage"], alone["partner"]) == ("final", "high_noise", None)
     assert (models["cat.safetensors"]["stage"], models["cat.safetensors"]["partner"]) == (None, None)
+
+
+async def test_a_digest_is_listed_once_it_is_known_and_while_it_is_true(tmp_path: Path) -> None:
+    path = save_lora(tmp_path / "output" / "cat" / "cat.safetensors", 600, at=4000)
+    tools = toolbox_in(tmp_path)
+    assert [model["sha256"] for model in (await call(tools, "list-exported-models"))["models"]] == [None]
+    told = (await call(tools, "get-model-info", model_path="cat"))["sha256"]
+    assert [model["sha256"] for model in (await call(tools, "list-exported-models"))["models"]] == [told]
+    save_lora(path, 601, at=4001)
+    assert [model["sha256"] for model in (await call(tools, "list-exported-models"))["models"]] == [None]
