@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from aitk_mcp.job_log import Progress, read_progress
 from tests.fakes.aitk_ui_jobs import Job, Tables
 
 _TICK_S = 0.05
+_HEARS_WITHIN_S = 2.0
 _SAVED = re.compile(r"^Saved checkpoint to ", re.MULTILINE)
 _SAVING = re.compile(r"^Saving at step (\d+)$", re.MULTILINE)
 _ERROR = re.compile(r"^Error running job: (.*)$", re.MULTILINE)
@@ -34,7 +36,7 @@ class Worker:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._unwatched: list[subprocess.Popen[bytes]] = []
         self._saves: dict[str, int] = {}
-        self._returning: set[str] = set()
+        self._told: set[str] = set()
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -71,6 +73,12 @@ class Worker:
     def log_of(self, job: Job) -> Path:
         """Return the log of a job's latest run."""
         return self.training_folder / job.name / "log.txt"
+
+    def _is_overdue(self, job: Job) -> bool:
+        """Tell whether the trainer has had its time to hear the signal; where none was sent it has."""
+        if job.status == "running":
+            return True
+        return (datetime.now(UTC) - datetime.fromisoformat(job.updated_at)).total_seconds() > _HEARS_WITHIN_S
 
     def _process(self, gpu_ids: str) -> None:
         queue = self.tables.queues[gpu_ids]
@@ -137,20 +145,19 @@ class Worker:
         if returncode is not None:
             del self._processes[job_id]
             self._saves.pop(job_id, None)
-            self._returning.discard(job_id)
+            self._told.discard(job_id)
             self._end(job, returncode, text)
             return
         progress = read_progress(text, json.loads(job.job_config)["config"]["name"])
         if job.status == "running":
             self._tell(job, progress, len(_SAVED.findall(text)))
-        if progress.phase != "training" or job.status != "running" or job_id in self._returning:
-            return
-        if job.stop:
+        is_asked = job.stop or (job.return_to_queue and job.status == "running")
+        if is_asked and progress.phase == "training" and job_id not in self._told and self._is_overdue(job):
+            # The real trainer reads the flags at each step, also where an import swallowed the signal.
             process.send_signal(signal.SIGINT)
-            job.status, job.info = "stopped", "Job stopped"
-        elif job.return_to_queue:
-            process.send_signal(signal.SIGINT)
-            self._returning.add(job_id)
+            self._told.add(job_id)
+            if job.stop:
+                job.status, job.info = "stopped", "Job stopped"
 
     def _tell(self, job: Job, progress: Progress, saves: int) -> None:
         """Write into the row what the trainer would."""
