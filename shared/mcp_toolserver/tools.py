@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -218,9 +218,22 @@ def _known_names(model: type[BaseModel], path: tuple[int | str, ...]) -> list[st
 
 
 def _schema(model: type[BaseModel], mode: Any) -> dict[str, Any]:
-    schema = model.model_json_schema(mode=mode, by_alias=True)
-    schema.pop("title", None)
+    schema: dict[str, Any] = _untitled(model.model_json_schema(mode=mode, by_alias=True))
     schema.pop("description", None)
     schema.setdefault("type", "object")
     schema.setdefault("properties", {})
     return schema
+
+
+def _untitled(node: Any) -> Any:
+    # A generated title repeats the property's name, and every agent pays for it with each list of tools.
+    if isinstance(node, list):
+        return [_untitled(item) for item in cast(list[Any], node)]
+    if not isinstance(node, dict):
+        return node
+    fields = cast(dict[str, Any], node)
+    return {
+        key: value if key in ("default", "enum", "const", "examples") else _untitled(value)
+        for key, value in fields.items()
+        if key != "title" or not isinstance(value, str)
+    }
