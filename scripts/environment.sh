@@ -18,6 +18,18 @@ find_python() {
   return 1
 }
 
+install_uv() {
+  local pip=("$1" -m pip)
+  mkdir -p "$root/.venv"
+  if ! "${pip[@]}" --version >/dev/null 2>&1; then
+    # Some systems ship Python without pip, but with what a virtual environment needs to bring its own.
+    "$1" -m venv "$root/.venv/pip" >&2 || return 1
+    pip=("$root/.venv/pip/bin/python" -m pip)
+  fi
+  "${pip[@]}" install --quiet --disable-pip-version-check --root-user-action=ignore \
+    --upgrade --target "$root/.venv/uv" "uv>=0.8" >&2
+}
+
 find_uv() {
   if command -v uv >/dev/null; then
     command -v uv
@@ -25,8 +37,7 @@ find_uv() {
     echo "$root/.venv/uv/bin/uv"
   else
     echo "Installing uv into .venv/uv ..." >&2
-    mkdir -p "$root/.venv"
-    "$1" -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$root/.venv/uv" "uv>=0.8" >&2
+    install_uv "$1" || { echo "uv could not be installed; install it yourself and run this again." >&2; return 1; }
     echo "$root/.venv/uv/bin/uv"
   fi
 }

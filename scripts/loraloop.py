@@ -29,6 +29,7 @@ from mcp_toolserver.errors import ToolError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 PICTURE_PX = 512
+_SHEET_COLOUR = "#16181d"
 STRENGTHS = {"without": 0.0, "with": 1.0}
 
 
@@ -54,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="run the whole loop on the embedded engines")
     demo.add_argument("--images", type=Path, help="folder of your own images (and captions as .txt beside them)")
     demo.add_argument("--trigger", default="pixel_cat", help="word that calls the subject (pixel_cat)")
-    demo.add_argument("--prompt", help="prompt of the pictures (the trigger word and `a cat sitting on the grass`)")
+    demo.add_argument(
+        "--prompt", help="prompt of the pictures (the trigger word; with the sample images, a cat on the grass)"
+    )
     demo.add_argument("--steps", type=int, default=500, help="training steps (500)")
     demo.add_argument("--seed", type=int, default=4, help="seed of both pictures (4)")
     demo.add_argument("--out", type=Path, help="folder for the pictures and the LoRA (a new temporary one)")
@@ -136,12 +139,14 @@ class Demo:
         self._console = console
         self._folder: Path = options.images or sample_dataset_path()
         self._name = f"{options.trigger}_lora"
-        self._prompt: str = options.prompt or f"{options.trigger}, a cat sitting on the grass"
+        self._samples = read_samples(self._folder)
+        sample_prompt = options.trigger if options.images else f"{options.trigger}, a cat sitting on the grass"
+        self._prompt: str = options.prompt or sample_prompt
 
     async def run(self, aitk_url: str, comfy_url: str) -> dict[str, Any]:
         """Go through the loop; returns the report of `--json` without its `seconds`."""
         async with ToolClient(aitk_url) as aitk, ToolClient(comfy_url) as comfy:
-            samples = read_samples(self._folder)
+            samples = self._samples
             dataset = await self._upload(aitk, samples)
             training = await self._train(aitk, dataset["path"])
             moved = await transfers.transfer(
@@ -335,19 +340,21 @@ def measure_effect(samples: list[Sample], pictures: dict[str, Path]) -> dict[str
 
 def contact_sheet(samples: list[Sample], pictures: dict[str, Path], target: Path) -> Path:
     """Draw the dataset, the picture without and the picture with the LoRA on one sheet (PNG)."""
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw, ImageFont, ImageOps
 
     cell, gap, head, shown = 120, 8, 34, samples[:12]
     rows = -(-len(shown) // 3)
     side_px = max(rows, 3) * (cell + gap) - gap
     width = gap + 3 * (cell + gap) + 2 * (side_px + 2 * gap)
-    sheet = Image.new("RGB", (width, head + side_px + gap), "#16181d")
+    sheet = Image.new("RGB", (width, head + side_px + gap), _SHEET_COLOUR)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(18)
 
     def paste(path: Path, left: int, top: int, size_px: int) -> None:
-        with Image.open(path) as image:
-            sheet.paste(image.convert("RGB").resize((size_px, size_px), Image.Resampling.NEAREST), (left, top))
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+        method = Image.Resampling.LANCZOS if max(image.size) > size_px else Image.Resampling.NEAREST
+        sheet.paste(ImageOps.pad(image, (size_px, size_px), method, color=_SHEET_COLOUR), (left, top))
 
     draw.text((gap, 7), f"dataset ({len(samples)})", "#e6e8ee", font)
     for index, sample in enumerate(shown):
