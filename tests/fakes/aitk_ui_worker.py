@@ -52,6 +52,13 @@ class Worker:
         self._unwatched += self._processes.values()
         self._processes.clear()
 
+    def lose(self, pid: int) -> None:
+        """Let a trainer die unseen: its row says running from now on. Blocks until it is dead."""
+        self.forget()
+        process = next(process for process in self._unwatched if process.pid == pid)
+        process.kill()
+        process.wait()
+
     def close(self) -> None:
         """End what still runs."""
         self.forget()

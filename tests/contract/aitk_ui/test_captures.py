@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
+from anyio import to_thread
 from PIL import Image
 
 from tests.contract.aitk_ui.replay import Replay
@@ -41,10 +42,8 @@ async def before_503(replay: Replay) -> None:
 async def before_504(replay: Replay) -> None:
     await replay.start("t_kill")
     replay.fake.tables.queue_of("0").is_running = True
-    pid = await replay.trains("t_kill")
     # Only a worker that does not know of the process leaves the row as it is.
-    replay.fake.worker.forget()
-    os.kill(pid, signal.SIGKILL)
+    await to_thread.run_sync(replay.fake.worker.lose, await replay.trains("t_kill"))
 
 
 BEFORE: dict[str, Callable[[Replay], Awaitable[None]]] = {

@@ -1,7 +1,6 @@
 """What only AI Toolkit's server can do to a job, and what must never be sent to it."""
 
 import os
-import signal
 
 import anyio
 import pytest
@@ -17,8 +16,7 @@ from tests.fakes.aitk_ui import FakeAitkUi
 
 async def lose(workshop: UiWorkshop, fake: FakeAitkUi, job_id: str) -> None:
     """Kill a trainer behind the back of the server's worker: its row says running from now on."""
-    fake.worker.forget()
-    os.kill(await workshop.trainer_pid(job_id), signal.SIGKILL)
+    await to_thread.run_sync(fake.worker.lose, await workshop.trainer_pid(job_id))
 
 
 async def test_a_row_that_runs_without_a_process_is_a_failure_and_is_repaired(
