@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -138,7 +139,7 @@ class Demo:
         self._data = data
         self._console = console
         self._folder: Path = options.images or sample_dataset_path()
-        self._name = f"{options.trigger}_lora"
+        self._name = re.sub(r"[^a-z0-9]+", "_", options.trigger.lower()).strip("_") + "_lora"
         self._samples = read_samples(self._folder)
         sample_prompt = options.trigger if options.images else f"{options.trigger}, a cat sitting on the grass"
         self._prompt: str = options.prompt or sample_prompt
