@@ -19,9 +19,15 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+if find_spec("mcp_toolserver") is None:
+    from checkout import prepare
+
+    prepare()
 
 import httpx
 from rich.console import Console

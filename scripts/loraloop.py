@@ -13,10 +13,16 @@ import time
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+if find_spec("mcp_toolserver") is None:
+    from checkout import prepare
+
+    prepare()
 
 import httpx
 from rich.console import Console

@@ -1,7 +1,13 @@
 """Write the tables of settings into README.md, from the classes that are the truth."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
+
+if find_spec("mcp_toolserver") is None:
+    from checkout import prepare
+
+    prepare()
 
 from aitk_mcp.settings import AitkSettings
 from comfy_mcp.settings import ComfySettings

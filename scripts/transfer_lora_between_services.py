@@ -16,8 +16,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-if find_spec("mcp_toolserver") is None:  # run from a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "shared"))
+if find_spec("mcp_toolserver") is None:
+    from checkout import prepare
+
+    prepare()
 
 import anyio
 import orjson
