@@ -105,6 +105,11 @@ class Worker:
             queue.is_running = False
 
     def _start(self, job: Job) -> None:
+        deaf = self._processes.pop(job.id, None)
+        if deaf is not None:
+            # Its row says stopped, yet an import swallowed the signal: two trainers must not share a folder.
+            deaf.kill()
+            deaf.wait()
         job.change(status="running", stop=False, return_to_queue=False, info="Starting job...")
         folder = self.training_folder / job.name
         folder.mkdir(parents=True, exist_ok=True)
