@@ -10,17 +10,15 @@ from pathlib import Path
 from anyio import to_thread
 from starlette.applications import Starlette
 
-from aitk_mcp.configs import Configs
-from aitk_mcp.dataset_routes import dataset_routes
-from aitk_mcp.datasets import Datasets
+from aitk_mcp.configs.configs import Configs
+from aitk_mcp.configs.plan_steps import PlanSteps
+from aitk_mcp.datasets.datasets import Datasets
+from aitk_mcp.datasets.routes import dataset_routes
 from aitk_mcp.documents import TrainingDocument
 from aitk_mcp.embedded.recipe import refusal
-from aitk_mcp.estimates import Estimates
 from aitk_mcp.late_server import LateServer
-from aitk_mcp.model_routes import model_routes
-from aitk_mcp.models import Models
-from aitk_mcp.plan_steps import PlanSteps
-from aitk_mcp.run_history import RunHistory
+from aitk_mcp.models.models import Models
+from aitk_mcp.models.routes import model_routes
 from aitk_mcp.settings import AitkSettings
 from aitk_mcp.tools.about_training import about_training_tools
 from aitk_mcp.tools.configs import config_tools
@@ -37,7 +35,9 @@ from aitk_mcp.trainers.cli import CliTrainer, CommandLine
 from aitk_mcp.trainers.port import Trainer
 from aitk_mcp.trainers.ui import UiTrainer
 from aitk_mcp.trainers.ui_http import DEFAULT_URL, UiHttp
-from aitk_mcp.training import TrainingJobs
+from aitk_mcp.training.estimates import Estimates
+from aitk_mcp.training.jobs import TrainingJobs
+from aitk_mcp.training.run_history import RunHistory
 from aitk_mcp.ui_choice import shared_folders, ui_state
 from mcp_toolserver import __version__
 from mcp_toolserver.app import BackendState, ServerIdentity, ToolServer, create_server_app, door_policy

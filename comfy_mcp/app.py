@@ -5,20 +5,20 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from starlette.applications import Starlette
 
-from comfy_mcp.base_models import BaseModels
 from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.engines.comfyui_http import fixed
 from comfy_mcp.engines.selection import EngineName, Selection, Wanted
 from comfy_mcp.generation import DescribeLora, Generation, LoraFacts
 from comfy_mcp.images import Images
-from comfy_mcp.job_store import JobStore
-from comfy_mcp.jobs import Jobs
-from comfy_mcp.lora_checks import LoraChecks
-from comfy_mcp.lora_routes import lora_routes
-from comfy_mcp.lora_uploads import LoraUploads
-from comfy_mcp.loras import LoraInfo, LoraLibrary
-from comfy_mcp.model_folders import ModelFolders
-from comfy_mcp.models import LORAS, Models
+from comfy_mcp.jobs.jobs import Jobs
+from comfy_mcp.jobs.store import JobStore
+from comfy_mcp.loras.checks import LoraChecks
+from comfy_mcp.loras.library import LoraInfo, LoraLibrary
+from comfy_mcp.loras.routes import lora_routes
+from comfy_mcp.loras.uploads import LoraUploads
+from comfy_mcp.models.base_models import BaseModels
+from comfy_mcp.models.folders import ModelFolders
+from comfy_mcp.models.models import LORAS, Models
 from comfy_mcp.settings import DEFAULT_COMFYUI_URL, ComfySettings
 from comfy_mcp.system import System
 from comfy_mcp.tools.generation import generation_tools

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import uuid4
 
-from comfy_mcp.base_models import BaseModels
 from comfy_mcp.engines.selection import Selected
 from comfy_mcp.graph_inputs import with_inputs
-from comfy_mcp.job_store import JobRecord
-from comfy_mcp.jobs import Jobs
-from comfy_mcp.live_jobs import JobState
-from comfy_mcp.models import LORAS, Models, find_name
+from comfy_mcp.jobs.jobs import Jobs
+from comfy_mcp.jobs.live import JobState
+from comfy_mcp.jobs.store import JobRecord
+from comfy_mcp.models.base_models import BaseModels
+from comfy_mcp.models.models import LORAS, Models, find_name
 from comfy_mcp.workflow_checks import CheckedWorkflow, WorkflowChecks
 from comfy_mcp.workflows import GenerationRequest, Graph, LoraUse, build, has_errors
 from mcp_toolserver.errors import BackendUnavailable, InvalidArguments

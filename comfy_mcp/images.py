@@ -15,8 +15,8 @@ from starlette.routing import BaseRoute, Route
 from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.engines.comfyui_history import OutputFile
 from comfy_mcp.engines.selection import Selected
-from comfy_mcp.job_store import JobFile, JobRecord
-from comfy_mcp.jobs import Jobs
+from comfy_mcp.jobs.jobs import Jobs
+from comfy_mcp.jobs.store import JobFile, JobRecord
 from mcp_toolserver.errors import BackendRejected, InvalidArguments, NotFound
 from mcp_toolserver.files import safe_relative
 

@@ -5,13 +5,13 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from aitk_mcp.config_files import StoredConfig
-from aitk_mcp.configs import Configs
+from aitk_mcp.configs.configs import Configs
+from aitk_mcp.configs.files import StoredConfig
 from aitk_mcp.documents import dataset_path
-from aitk_mcp.models import Models
+from aitk_mcp.models.models import Models
 from aitk_mcp.tools.models import ModelSummary, summary_of
 from aitk_mcp.tools.training import TrainingJob, describe
-from aitk_mcp.training import TrainingJobs
+from aitk_mcp.training.jobs import TrainingJobs
 from mcp_toolserver.errors import NotFound, closest
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
 

@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from aitk_mcp.config_files import BrokenConfig, StoredConfig
-from aitk_mcp.configs import Configs, CreatedConfig, Verdict
+from aitk_mcp.configs.configs import Configs, CreatedConfig, Verdict
+from aitk_mcp.configs.files import BrokenConfig, StoredConfig
 from aitk_mcp.documents import dataset_path
 from aitk_mcp.recipes import RecipeOptions, RecipeRequest
 from aitk_mcp.recipes.architectures import ARCHITECTURES

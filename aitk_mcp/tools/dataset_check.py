@@ -5,8 +5,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from aitk_mcp.dataset_check import DatasetCheck, Verdict, check_dataset
-from aitk_mcp.datasets import Datasets
+from aitk_mcp.datasets.check import DatasetCheck, Verdict, check_dataset
+from aitk_mcp.datasets.datasets import Datasets
 from aitk_mcp.recipes.architectures import ARCHITECTURES
 from aitk_mcp.recipes.request import Resolution
 from mcp_toolserver.errors import InvalidArguments, closest

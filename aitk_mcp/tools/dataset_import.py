@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from aitk_mcp.dataset_import import Import, import_dataset
-from aitk_mcp.datasets import Datasets
+from aitk_mcp.datasets.datasets import Datasets
+from aitk_mcp.datasets.imports import Import, import_dataset
 from aitk_mcp.tools.datasets import RenamedFile, UploadedDataset, uploaded
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
 

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from aitk_mcp.dataset_contents import DatasetImage, DatasetSummary
-from aitk_mcp.dataset_routes import image_url
-from aitk_mcp.dataset_staging import NewImage
-from aitk_mcp.datasets import Datasets, Upload
+from aitk_mcp.datasets.contents import DatasetImage, DatasetSummary
+from aitk_mcp.datasets.datasets import Datasets, Upload
+from aitk_mcp.datasets.routes import image_url
+from aitk_mcp.datasets.staging import NewImage
 from mcp_toolserver.errors import InvalidArguments
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
 

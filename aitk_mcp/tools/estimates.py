@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from aitk_mcp.estimates import Estimates, TrainingSize
 from aitk_mcp.recipes import RecipeOptions, RecipeRequest
 from aitk_mcp.tools.configs import CONFIG_MISTAKES
+from aitk_mcp.training.estimates import Estimates, TrainingSize
 from mcp_toolserver.errors import InvalidArguments
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
 

@@ -9,9 +9,9 @@ import pybase64
 from anyio import to_thread
 from pydantic import AliasChoices, Field
 
-from aitk_mcp.models import Kind, Model, Models, Stage
+from aitk_mcp.models.models import Kind, Model, Models, Stage
 from aitk_mcp.recipes.names import check_job_name
-from aitk_mcp.training import TrainingJobs
+from aitk_mcp.training.jobs import TrainingJobs
 from lora_files.describe import LoraNetwork
 from lora_files.training import Training
 from mcp_toolserver.errors import Conflict, InvalidArguments, TooLarge

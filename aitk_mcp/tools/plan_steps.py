@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from aitk_mcp.configs import Configs
-from aitk_mcp.plan_steps import PlanSteps
+from aitk_mcp.configs.configs import Configs
+from aitk_mcp.configs.plan_steps import PlanSteps
 from aitk_mcp.recipes.training_step import Priority, read_step
 from aitk_mcp.tools.configs import CreatedTrainingConfig, CreateTrainingConfig, created
 from mcp_toolserver.errors import InvalidArguments

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from aitk_mcp.tools.training_outputs import output_tools
 from aitk_mcp.trainers.port import JobStatus
-from aitk_mcp.training import TrainingJobs
-from aitk_mcp.training_reports import TrainingReport
+from aitk_mcp.training.jobs import TrainingJobs
+from aitk_mcp.training.reports import TrainingReport
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
 
 # Below the 60 seconds after which many MCP clients give a call up.

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from pydantic import Field
 
-from aitk_mcp.training import TrainingJobs
+from aitk_mcp.training.jobs import TrainingJobs
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
 
 _JOB_ID = "id of the job, from start-training or list-training-jobs"

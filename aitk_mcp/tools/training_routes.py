@@ -5,7 +5,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from aitk_mcp.tools.training import describe
-from aitk_mcp.training import TrainingJobs
+from aitk_mcp.training.jobs import TrainingJobs
 from mcp_toolserver.envelope import JsonResponse
 
 _MOST_JOBS = 200

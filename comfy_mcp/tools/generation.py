@@ -9,9 +9,9 @@ from pydantic import AliasChoices, Field
 
 from comfy_mcp.generation import Generation, ImageRequest, LoraChoice
 from comfy_mcp.images import Images
-from comfy_mcp.job_store import JobStatus
-from comfy_mcp.jobs import Jobs
-from comfy_mcp.live_jobs import JobState
+from comfy_mcp.jobs.jobs import Jobs
+from comfy_mcp.jobs.live import JobState
+from comfy_mcp.jobs.store import JobStatus
 from comfy_mcp.tools.jobs import DEFAULT_WAIT_S, LONGEST_WAIT_S, JobImage, job_images
 from mcp_toolserver.base64_content import decode_base64
 from mcp_toolserver.errors import BackendRejected

@@ -7,9 +7,9 @@ from typing import ClassVar
 from pydantic import Field
 
 from comfy_mcp.images import Images
-from comfy_mcp.job_store import JobRecord, JobStatus
-from comfy_mcp.jobs import Jobs
-from comfy_mcp.live_jobs import JobState
+from comfy_mcp.jobs.jobs import Jobs
+from comfy_mcp.jobs.live import JobState
+from comfy_mcp.jobs.store import JobRecord, JobStatus
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
 
 # Below the 60 seconds after which many MCP clients give a call up.

@@ -8,8 +8,8 @@ import pybase64
 from anyio import to_thread
 from pydantic import AliasChoices, Field
 
-from comfy_mcp.lora_checks import LoraChecks
-from comfy_mcp.loras import LoraInfo, LoraLibrary
+from comfy_mcp.loras.checks import LoraChecks
+from comfy_mcp.loras.library import LoraInfo, LoraLibrary
 from lora_files.describe import LoraNetwork
 from lora_files.training import Training
 from mcp_toolserver.errors import TooLarge

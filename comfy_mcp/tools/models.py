@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from pydantic import AliasChoices, Field
 
 from comfy_mcp.engines.comfyui import ComfyUI
-from comfy_mcp.models import Models
+from comfy_mcp.models.models import Models
 from mcp_toolserver.errors import NotFound, closest
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
 

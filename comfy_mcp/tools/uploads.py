@@ -9,7 +9,7 @@ import orjson
 from anyio import to_thread
 from pydantic import AfterValidator, AliasChoices, Field
 
-from comfy_mcp.lora_uploads import LoraUploads, UploadedLora
+from comfy_mcp.loras.uploads import LoraUploads, UploadedLora
 from comfy_mcp.tools.loras import LoraDetails, details_of
 from mcp_toolserver.base64_content import decode_base64
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool

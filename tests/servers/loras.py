@@ -7,10 +7,10 @@ from typing import Any
 from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.engines.comfyui_http import fixed
 from comfy_mcp.engines.selection import Selected
-from comfy_mcp.lora_checks import LoraChecks
-from comfy_mcp.loras import LoraLibrary
-from comfy_mcp.model_folders import ModelFolders
-from comfy_mcp.models import Models
+from comfy_mcp.loras.checks import LoraChecks
+from comfy_mcp.loras.library import LoraLibrary
+from comfy_mcp.models.folders import ModelFolders
+from comfy_mcp.models.models import Models
 from comfy_mcp.tools.loras import lora_tools
 from mcp_toolserver.tools import Call, Toolbox
 from tests.unit.lora_files.files import AI_TOOLKIT_METADATA, FLUX_AI_TOOLKIT, pairs, write

@@ -14,10 +14,10 @@ from safetensors.numpy import save
 from starlette.types import ASGIApp
 
 from aitk_mcp.app import create_app
-from aitk_mcp.models import Models
+from aitk_mcp.models.models import Models
 from aitk_mcp.tools.models import model_tools
 from aitk_mcp.trainers.cli import CliTrainer, CommandLine
-from aitk_mcp.training import TrainingJobs
+from aitk_mcp.training.jobs import TrainingJobs
 from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, TooLarge
 from mcp_toolserver.tools import Toolbox
 from tests.servers.aitk import call, settings_in, toolbox_in

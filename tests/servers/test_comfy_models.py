@@ -11,7 +11,7 @@ import pytest
 from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.engines.comfyui_http import fixed
 from comfy_mcp.engines.selection import Selected
-from comfy_mcp.model_folders import ModelFolders
+from comfy_mcp.models.folders import ModelFolders
 from mcp_toolserver.errors import InvalidArguments, NotFound
 from tests.contract.comfyui.conftest import write_lora
 from tests.servers.comfy_tools import EngineUnderTest, comfy_tools, engine_process, graph, png

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_mcp.loras import LoraLibrary
+from comfy_mcp.loras.library import LoraLibrary
 from mcp_toolserver.errors import BackendUnavailable, Conflict, InvalidArguments, ToolError
 from tests.servers.loras import SD15, TINY, call, flux, library_over
 from tests.unit.lora_files.files import KOHYA, pairs, write

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
-from comfy_mcp.lora_uploads import LoraUploads
+from comfy_mcp.loras.uploads import LoraUploads
 from comfy_mcp.tools.uploads import MAX_METADATA_BYTES, upload_tools
 from mcp_toolserver.app import BackendState, ServerIdentity, ToolServer, create_server_app
 from mcp_toolserver.auth import DoorPolicy

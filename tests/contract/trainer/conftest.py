@@ -20,8 +20,8 @@ from anyio import to_thread
 from PIL import Image, ImageDraw
 from pydantic import SecretStr
 
-from aitk_mcp.configs import Configs
-from aitk_mcp.datasets import Datasets
+from aitk_mcp.configs.configs import Configs
+from aitk_mcp.datasets.datasets import Datasets
 from aitk_mcp.trainers.cli import CliTrainer, CommandLine
 from aitk_mcp.trainers.job_folders import JobFolders
 from aitk_mcp.trainers.port import Trainer
@@ -29,8 +29,8 @@ from aitk_mcp.trainers.run_folder import RunFolder
 from aitk_mcp.trainers.ui import UiTrainer
 from aitk_mcp.trainers.ui_http import UiHttp
 from aitk_mcp.trainers.ui_jobs import UiJobs
-from aitk_mcp.training import TrainingJobs
-from aitk_mcp.training_reports import TrainingReport
+from aitk_mcp.training.jobs import TrainingJobs
+from aitk_mcp.training.reports import TrainingReport
 from tests.fakes.aitk_ui import FakeAitkUi
 
 # What an AI Toolkit checkout looks like from outside: a run.py that is started in its own folder.

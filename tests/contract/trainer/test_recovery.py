@@ -14,7 +14,7 @@ from anyio import to_thread
 from aitk_mcp.trainers.cli import CliTrainer
 from aitk_mcp.trainers.port import Order
 from aitk_mcp.trainers.processes import identify
-from aitk_mcp.training import TrainingJobs
+from aitk_mcp.training.jobs import TrainingJobs
 from tests.contract.trainer.conftest import ENDLESS, PATIENCE_S, CommandLineWorkshop, ends, trains
 
 DEAF = """

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from aitk_mcp.dataset_staging import NewImage, plan_names
-from aitk_mcp.datasets import Datasets
+from aitk_mcp.datasets.datasets import Datasets
+from aitk_mcp.datasets.staging import NewImage, plan_names
 from mcp_toolserver.errors import Conflict, InsufficientStorage
 
 FILENAMES = st.lists(

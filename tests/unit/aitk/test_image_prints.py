@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from aitk_mcp.image_prints import ImagePrint, near_groups, read_print, same_groups
+from aitk_mcp.datasets.image_prints import ImagePrint, near_groups, read_print, same_groups
 from aitk_mcp.images import BadImage
 from tinyflux import sample_dataset_path
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from aitk_mcp.loss_curve import LARGEST_LOSS, draw_curve, sparkline, thin, trend_of
 from aitk_mcp.loss_log import LossLog, LossPoint, read_points
+from aitk_mcp.training.loss_curve import LARGEST_LOSS, draw_curve, sparkline, thin, trend_of
 
 
 def points(losses: list[float], first: int = 1) -> list[LossPoint]:

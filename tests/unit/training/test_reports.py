@@ -7,7 +7,7 @@ import pytest
 
 from aitk_mcp.trainers.output_folder import read_checkpoints, read_samples
 from aitk_mcp.trainers.port import Checkpoint, JobLog, TrainerJob
-from aitk_mcp.training_reports import report_of
+from aitk_mcp.training.reports import report_of
 
 NOW = 2000.0
 BAR = "\rcat:  40%|####      | 4/10 [00:02<00:03,  2.00it/s, lr: 1.0e-04 loss: 5.0e-01]"

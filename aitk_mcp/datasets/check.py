@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from anyio import CapacityLimiter, create_task_group, to_thread
 
-from aitk_mcp.dataset_contents import chosen_caption
-from aitk_mcp.datasets import Datasets
-from aitk_mcp.image_prints import ImagePrint, near_groups, read_print, same_groups
+from aitk_mcp.datasets.contents import chosen_caption
+from aitk_mcp.datasets.datasets import Datasets
+from aitk_mcp.datasets.image_prints import ImagePrint, near_groups, read_print, same_groups
 from aitk_mcp.images import BadImage
 from aitk_mcp.recipes.buckets import Bucket, bucket_of, bucket_step, cropped_share
 from aitk_mcp.size_index import image_files

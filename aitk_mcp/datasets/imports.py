@@ -8,9 +8,9 @@ from pathlib import Path
 
 from anyio import to_thread
 
-from aitk_mcp.dataset_sources import Ignored, find_source, gathered
-from aitk_mcp.dataset_staging import Renamed
-from aitk_mcp.datasets import Datasets, Upload
+from aitk_mcp.datasets.datasets import Datasets, Upload
+from aitk_mcp.datasets.sources import Ignored, find_source, gathered
+from aitk_mcp.datasets.staging import Renamed
 from mcp_toolserver.errors import InsufficientStorage
 from mcp_toolserver.tools import Report, unheard
 

@@ -14,9 +14,9 @@ from comfy_mcp.engines.comfyui_events import JobEvent, Preview
 from comfy_mcp.engines.comfyui_history import Ending, OutputFile
 from comfy_mcp.engines.selection import Selected
 from comfy_mcp.image_sizes import size_of
-from comfy_mcp.job_progress import advance
-from comfy_mcp.job_store import JobFile, JobRecord, JobStatus, JobStore
-from comfy_mcp.live_jobs import JobState, LiveJob, Reported
+from comfy_mcp.jobs.live import JobState, LiveJob, Reported
+from comfy_mcp.jobs.progress import advance
+from comfy_mcp.jobs.store import JobFile, JobRecord, JobStatus, JobStore
 from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, ToolError
 from mcp_toolserver.tools import Report, unheard
 

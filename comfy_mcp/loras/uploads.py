@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from comfy_mcp.lora_names import accepted_name
-from comfy_mcp.loras import LoraInfo, LoraLibrary
+from comfy_mcp.loras.library import LoraInfo, LoraLibrary
+from comfy_mcp.loras.names import accepted_name
 from mcp_toolserver.errors import Conflict
 from mcp_toolserver.tools import Report, unheard
 from mcp_toolserver.uploads.chunked import ChunkedUploads

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from anyio import to_thread
 
-from comfy_mcp.loras import LoraInfo, LoraLibrary
-from comfy_mcp.model_folders import ModelFolders
-from comfy_mcp.models import CHECKPOINTS, DIFFUSION_MODELS, Models, find_name
+from comfy_mcp.loras.library import LoraInfo, LoraLibrary
+from comfy_mcp.models.folders import ModelFolders
+from comfy_mcp.models.models import CHECKPOINTS, DIFFUSION_MODELS, Models, find_name
 from lora_files.fit import Fit, check_fit
 from lora_files.header import read_header
 from mcp_toolserver.errors import InvalidArguments

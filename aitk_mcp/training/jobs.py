@@ -14,11 +14,11 @@ from anyio import to_thread
 
 from aitk_mcp.documents import TrainingDocument
 from aitk_mcp.job_log import read_losses, tidy_lines
-from aitk_mcp.loss_curve import Trend, draw_curve, sparkline, thin, trend_of
 from aitk_mcp.loss_log import LossPoint
 from aitk_mcp.recipes.problems import Problem, refuse
 from aitk_mcp.trainers.port import JobStatus, Order, Sample, Trainer, TrainerJob
-from aitk_mcp.training_reports import TrainingReport, report_of
+from aitk_mcp.training.loss_curve import Trend, draw_curve, sparkline, thin, trend_of
+from aitk_mcp.training.reports import TrainingReport, report_of
 from mcp_toolserver.errors import InvalidArguments, NotFound, closest
 from mcp_toolserver.tools import Report, unheard
 

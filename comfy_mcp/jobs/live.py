@@ -7,8 +7,8 @@ import anyio
 
 from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.engines.comfyui_events import Preview
-from comfy_mcp.job_progress import Progress
-from comfy_mcp.job_store import JobRecord
+from comfy_mcp.jobs.progress import Progress
+from comfy_mcp.jobs.store import JobRecord
 from mcp_toolserver.tools import Report
 
 _REPORT_EVERY_S = 0.1

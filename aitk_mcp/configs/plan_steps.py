@@ -7,9 +7,9 @@ from typing import Any, cast
 
 from anyio import to_thread
 
-from aitk_mcp.configs import Configs
-from aitk_mcp.dataset_paths import locate
-from aitk_mcp.datasets import Datasets
+from aitk_mcp.configs.configs import Configs
+from aitk_mcp.datasets.datasets import Datasets
+from aitk_mcp.datasets.paths import locate
 from aitk_mcp.documents import dataset_path
 from aitk_mcp.recipes import Place, RecipeRequest, build_config
 from aitk_mcp.recipes.ecosystems import ECOSYSTEMS

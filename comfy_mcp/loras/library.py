@@ -13,10 +13,10 @@ from typing import Any, Literal
 import orjson
 from anyio import from_thread, to_thread
 
-from comfy_mcp import lora_folder
-from comfy_mcp.lora_cache import LoraCache, Remembered
-from comfy_mcp.lora_folder import LoraFile, supplied_path
-from comfy_mcp.lora_names import absent, accepted_name, taken
+from comfy_mcp.loras import folder as lora_folder
+from comfy_mcp.loras.cache import LoraCache, Remembered
+from comfy_mcp.loras.folder import LoraFile, supplied_path
+from comfy_mcp.loras.names import absent, accepted_name, taken
 from lora_files.architectures import UNKNOWN
 from lora_files.describe import LoraDescription
 from lora_files.hashes import FileHashes, autov2_of, hashes_of

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 from zipfile import BadZipFile, LargeZipFile, ZipFile, ZipInfo
 
-from aitk_mcp.dataset_staging import BadUpload, Renamed
+from aitk_mcp.datasets.staging import BadUpload, Renamed
 from aitk_mcp.images import BadImage, is_image
 from mcp_toolserver.errors import Forbidden, InvalidArguments, NotFound, closest
 from mcp_toolserver.files import safe_relative

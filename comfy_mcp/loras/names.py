@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from comfy_mcp.lora_folder import PICKLE_EXTENSIONS
+from comfy_mcp.loras.folder import PICKLE_EXTENSIONS
 from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, closest
 from mcp_toolserver.files import safe_relative
 

@@ -13,8 +13,8 @@ from anyio import to_thread
 from aitk_mcp.documents import BadDocument, read_text
 from aitk_mcp.loss_log import LossPoint
 from aitk_mcp.recipes.resources import complete, work_of
-from aitk_mcp.training import TrainingJobs
-from aitk_mcp.training_reports import TrainingReport
+from aitk_mcp.training.jobs import TrainingJobs
+from aitk_mcp.training.reports import TrainingReport
 
 _NEWEST = 20
 _POINTS = 500

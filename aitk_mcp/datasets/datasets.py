@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from anyio import CancelScope, Lock, to_thread
 
-from aitk_mcp.dataset_contents import (
+from aitk_mcp.datasets.contents import (
     CaptionProblem,
     DatasetImage,
     DatasetSummary,
@@ -28,7 +28,7 @@ from aitk_mcp.dataset_contents import (
     images_of,
     summary_of,
 )
-from aitk_mcp.dataset_staging import BadUpload, ImageSource, Renamed, plan_names, stage
+from aitk_mcp.datasets.staging import BadUpload, ImageSource, Renamed, plan_names, stage
 from aitk_mcp.recipes.names import dataset_folder_name
 from aitk_mcp.size_index import FILE_NAME, image_files, write_index
 from mcp_toolserver.errors import Conflict, Forbidden, InsufficientStorage, InvalidArguments, NotFound, closest

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from aitk_mcp.dataset_contents import read_caption
-from aitk_mcp.datasets import Datasets
+from aitk_mcp.datasets.contents import read_caption
+from aitk_mcp.datasets.datasets import Datasets
 from aitk_mcp.recipes.names import dataset_folder_name
 from aitk_mcp.size_index import image_files
 from mcp_toolserver.errors import InvalidArguments, NotFound, closest

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from comfy_mcp.model_folders import ModelFolders
-from comfy_mcp.models import CHECKPOINTS, DIFFUSION_MODELS, TEXT_ENCODERS, VAE, Models, find_name
+from comfy_mcp.models.folders import ModelFolders
+from comfy_mcp.models.models import CHECKPOINTS, DIFFUSION_MODELS, TEXT_ENCODERS, VAE, Models, find_name
 from comfy_mcp.workflows import FamilyGuess, SplitModel, family_of
 from comfy_mcp.workflows.families import FLUX, title_of
 from mcp_toolserver.errors import NotFound

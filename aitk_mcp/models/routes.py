@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from aitk_mcp.models import Models
+from aitk_mcp.models.models import Models
 from mcp_toolserver.errors import NotFound
 from mcp_toolserver.files import ranged_file_response
 

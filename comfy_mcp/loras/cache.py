@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from comfy_mcp.lora_folder import Examined
+from comfy_mcp.loras.folder import Examined
 from lora_files.describe import LoraDescription
 
 log = logging.getLogger(__name__)

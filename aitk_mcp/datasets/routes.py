@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from aitk_mcp.datasets import Datasets
+from aitk_mcp.datasets.datasets import Datasets
 from aitk_mcp.images import BadImage, open_image
 from mcp_toolserver.errors import InvalidArguments, NotFound
 from mcp_toolserver.files import ranged_file_response

@@ -9,9 +9,9 @@ from typing import Any, cast
 import yaml
 from anyio import to_thread
 
-from aitk_mcp.config_files import BrokenConfig, ConfigFiles, StoredConfig
-from aitk_mcp.dataset_paths import TrainingImages, locate
-from aitk_mcp.datasets import Datasets
+from aitk_mcp.configs.files import BrokenConfig, ConfigFiles, StoredConfig
+from aitk_mcp.datasets.datasets import Datasets
+from aitk_mcp.datasets.paths import TrainingImages, locate
 from aitk_mcp.documents import TrainingDocument, dataset_path, read_document
 from aitk_mcp.recipes import Place, Recipe, RecipeRequest, build_config
 from aitk_mcp.recipes.check import check_document

@@ -7,11 +7,11 @@ from typing import Any
 
 from anyio import to_thread
 
-from aitk_mcp.configs import Configs
+from aitk_mcp.configs.configs import Configs
 from aitk_mcp.recipes import RecipeRequest
 from aitk_mcp.recipes.estimate import Estimate, estimate
 from aitk_mcp.recipes.resources import Amount, complete, disk_of, lora_of, vram_of, work_of
-from aitk_mcp.run_history import FinishedRun, RunHistory
+from aitk_mcp.training.run_history import FinishedRun, RunHistory
 
 _FEW_RUNS = 5
 

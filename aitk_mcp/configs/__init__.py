@@ -1,0 +1,1 @@
+"""Training configs: their files, and what they are made from."""

@@ -1,0 +1,1 @@
+"""Trained models: the files of the outputs folder, and their downloads."""

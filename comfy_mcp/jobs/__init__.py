@@ -1,0 +1,1 @@
+"""Generation jobs: the running ones, their records on disk, and what is told about their progress."""
