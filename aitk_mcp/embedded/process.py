@@ -23,17 +23,19 @@ _LOSS_FLUSH_S = 0.25
 
 
 class Wishes:
-    """What signals ask of a running training: SIGINT to stop, SIGUSR1 to save."""
+    """What signals ask of a running training: SIGINT to stop, SIGUSR1 to save, SIGUSR2 to draw its samples."""
 
     def __init__(self) -> None:
         self.stop = False
         self.save = False
+        self.sample = False
         self.in_loop = False
 
     def listen(self) -> None:
         """Take over the signals."""
         signal.signal(signal.SIGINT, self._on_stop)
         signal.signal(signal.SIGUSR1, self._on_save)
+        signal.signal(signal.SIGUSR2, self._on_sample)
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         # Inside the loop a step is finished first, so that a wish to save that came just before is still granted.
@@ -43,6 +45,9 @@ class Wishes:
 
     def _on_save(self, number: int, frame: FrameType | None) -> None:
         self.save = True
+
+    def _on_sample(self, number: int, frame: FrameType | None) -> None:
+        self.sample = True
 
 
 class TrainingProcess:
@@ -120,6 +125,10 @@ class TrainingProcess:
                         wishes.save = False
                         print(f"\nSaving at step {step + 1}")
                         self._save(step + 1)
+                    if wishes.sample:
+                        wishes.sample = False
+                        print(f"\nSampling at step {step + 1}")
+                        self._sample(step + 1)
                     if wishes.stop:
                         raise KeyboardInterrupt
         finally:

@@ -1,6 +1,7 @@
 """Train as AI Toolkit's `run.py` does: `python -m aitk_mcp.embedded.run [-r] [-n NAME] [-l LOG] CONFIG [CONFIG ...]`.
 
-Exit code 0 when every job was trained or Ctrl-C (SIGINT) stopped it, 1 after a failure. SIGUSR1 saves at once.
+Exit code 0 when every job was trained or Ctrl-C (SIGINT) stopped it, 1 after a failure. SIGUSR1 saves at once,
+SIGUSR2 draws the samples.
 """
 
 import argparse

@@ -15,7 +15,7 @@ from aitk_mcp.loss_log import LossPoint, read_points
 from aitk_mcp.trainers.command_lines import CommandLine
 from aitk_mcp.trainers.job_folders import JobFolder, JobFolders, read_log
 from aitk_mcp.trainers.job_queue import JobQueue, in_turn
-from aitk_mcp.trainers.output_folder import read_checkpoints, read_samples
+from aitk_mcp.trainers.output_folder import delete_outputs, read_checkpoints, read_samples
 from aitk_mcp.trainers.port import ENDED, Checkpoint, JobLog, JobStatus, Order, Sample, TrainerJob
 from aitk_mcp.trainers.run_folder import Exit, Launch, StopRequest
 from mcp_toolserver.errors import BackendUnavailable, Conflict, InsufficientStorage
@@ -46,7 +46,12 @@ class CliTrainer:
     @property
     def can_save(self) -> bool:
         """Tell whether a running job can be asked to save."""
-        return self._command_line.saves_on_signal
+        return self._command_line.heeds_wishes
+
+    @property
+    def can_keep_models(self) -> bool:
+        """Return True: what is deleted is chosen here."""
+        return True
 
     async def submit(self, order: Order) -> str:
         """Queue a job and start it if its GPU is free; return its id. Raise Conflict if its output is being written."""
@@ -66,7 +71,32 @@ class CliTrainer:
 
     async def save(self, job_id: str) -> None:
         """Ask a running job to save; raise Conflict where it cannot."""
-        await to_thread.run_sync(self._save, job_id)
+        await to_thread.run_sync(
+            partial(
+                self._wish,
+                job_id,
+                signal.SIGUSR1,
+                "save: it saves every `save_every` steps",
+                "Set `save_every` lower in the training config; list-training-jobs shows the newest checkpoint.",
+            )
+        )
+
+    async def sample_now(self, job_id: str) -> None:
+        """Ask a running job to draw its sample pictures after the next step; raise Conflict where it cannot."""
+        await to_thread.run_sync(
+            partial(
+                self._wish,
+                job_id,
+                signal.SIGUSR2,
+                "draw samples: it draws them every `sample_every` steps",
+                "Set `sample_every` lower in the training config, or train on AI Toolkit's server"
+                " (AITK_MCP_TRAINER=ui), which draws on demand; list-samples shows what was drawn.",
+            )
+        )
+
+    async def delete(self, job_id: str, *, models: bool) -> None:
+        """Forget a job that has ended, with its log, losses and pictures; with its LoRAs where `models` is set."""
+        await to_thread.run_sync(partial(self._delete, job_id, models=models))
 
     async def resume(self, job_id: str) -> None:
         """Queue a job that has ended again; it goes on from its newest checkpoint."""
@@ -176,25 +206,40 @@ class CliTrainer:
             run = job.run
             if run.stop_request() is None:
                 run.write_stop(StopRequest(requested_at=time.time(), save=save))
-                if save and self._can_save(job):
+                if save and self._heeds_wishes(job):
                     run.send(signal.SIGUSR1)
                 run.send(signal.SIGINT)
 
-    def _save(self, job_id: str) -> None:
+    def _wish(self, job_id: str, number: signal.Signals, refusal: str, cure: str) -> None:
         job = self._folders.find(job_id)
         status, _ = job.status()
-        if not self._can_save(job):
+        if not self._heeds_wishes(job):
             raise Conflict(
-                "AI Toolkit's command line cannot be asked to save: it saves every `save_every` steps.",
-                hint="Set `save_every` lower in the training config; list-training-jobs shows the newest checkpoint.",
+                f"AI Toolkit's command line cannot be asked to {refusal}.",
+                hint=cure,
                 details={"job_id": job_id, "engine": job.order.engine},
             )
-        if status != "running" or not job.run.send(signal.SIGUSR1):
+        if status != "running" or not job.run.send(number):
             raise Conflict(
                 f"Job `{job_id}` is not running: it is {status}.",
                 hint="What it saved stays: get-training-status names the newest checkpoint.",
                 details={"job_id": job_id, "status": status},
             )
+
+    def _delete(self, job_id: str, *, models: bool) -> None:
+        job = self._folders.find(job_id)
+        with self._folders.locked():
+            status, _ = job.status()
+            if status not in ENDED:
+                raise Conflict(
+                    f"Job `{job_id}` is {status}; only a job that has ended can be deleted.",
+                    hint="End it with stop-training first.",
+                    details={"job_id": job_id, "status": status},
+                )
+            others = (each for each in self._folders.all() if each.order.job_id != job_id)
+            if all(each.output_folder != job.output_folder for each in others):
+                delete_outputs(job.output_folder, models=models)
+            self._folders.delete(job)
 
     def _resume(self, job_id: str) -> None:
         job = self._folders.find(job_id)
@@ -218,8 +263,8 @@ class CliTrainer:
             job.add_run(partial(self._launch, job.run.launch().gpu_ids))
             self._queue.start_waiting()
 
-    def _can_save(self, job: JobFolder) -> bool:
-        return self.can_save and job.order.engine == self.engine
+    def _heeds_wishes(self, job: JobFolder) -> bool:
+        return self._command_line.heeds_wishes and job.order.engine == self.engine
 
     def _refuse_shared_output(self, output_folder: Path) -> None:
         for other in self._folders.all():

@@ -17,15 +17,15 @@ _EMBEDDED_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 class CommandLine:
     """How a trainer is started: the command before the config's path, and the folder that it runs in.
 
-    `saves_on_signal`: SIGUSR1 makes it save. `only_slot`: it uses no GPU, and one job runs at a time. `program`: the
-    file without which nothing can be started.
+    `heeds_wishes`: SIGUSR1 makes it save, SIGUSR2 draw its samples. `only_slot`: it uses no GPU, and one job runs at a
+    time. `program`: the file without which nothing can be started.
     """
 
     engine: str
     command: tuple[str, ...]
     working_folder: Path
     environment: Mapping[str, str]
-    saves_on_signal: bool = False
+    heeds_wishes: bool = False
     only_slot: str | None = None
     program: Path | None = None
 
@@ -50,6 +50,6 @@ class CommandLine:
             command=(sys.executable, "-m", "aitk_mcp.embedded.run"),
             working_folder=folder,
             environment={**_ENVIRONMENT, **_EMBEDDED_ENVIRONMENT},
-            saves_on_signal=True,
+            heeds_wishes=True,
             only_slot="cpu",
         )

@@ -155,6 +155,12 @@ class JobFolders:
             )
         return JobFolder(self.root / job_id)
 
+    def delete(self, job: JobFolder) -> None:
+        """Forget a job; a reader finds it whole or not at all."""
+        work = job.path.with_name(f".{job.path.name}.part")
+        job.path.rename(work)
+        shutil.rmtree(work)
+
     def all(self) -> list[JobFolder]:
         """Return every job, newest first."""
         jobs = [JobFolder(self.root / job_id) for job_id in self._ids()]

@@ -67,12 +67,14 @@ def keep(run: RunFolder, started: int) -> None:
 def _stand_signals() -> None:
     """Let the signals that mean the trainer pass by.
 
-    Handlers of one's own, unlike SIG_IGN, are not inherited: the trainer must still be ended by SIGINT. SIGUSR1, which
-    asks a trainer to save, must not kill one that has not yet come to install its handler: that one is inherited.
+    Handlers of one's own, unlike SIG_IGN, are not inherited: the trainer must still be ended by SIGINT. SIGUSR1 and
+    SIGUSR2, which ask a trainer to save and to sample, must not kill one that has not yet come to install its handlers:
+    those are inherited.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _pass_by)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _pass_by(number: int, frame: FrameType | None) -> None:

@@ -90,6 +90,11 @@ class Trainer(Protocol):
         """Tell whether a running job can be asked to save."""
         ...
 
+    @property
+    def can_keep_models(self) -> bool:
+        """Tell whether a job can be deleted without the LoRAs that it saved."""
+        ...
+
     async def submit(self, order: Order) -> str:
         """Queue a job and start it if its GPU is free; return its id. Raise Conflict if its output is being written."""
         ...
@@ -108,6 +113,18 @@ class Trainer(Protocol):
 
     async def save(self, job_id: str) -> None:
         """Ask a running job to save; raise Conflict where it cannot."""
+        ...
+
+    async def sample_now(self, job_id: str) -> None:
+        """Ask a running job to draw its sample pictures after the next step; raise Conflict where it cannot."""
+        ...
+
+    async def delete(self, job_id: str, *, models: bool) -> None:
+        """Forget a job that has ended, with its log, losses and pictures; with its LoRAs where `models` is set.
+
+        What another job uses too is left alone. Raise Conflict for a job that has not ended, and where LoRAs that
+        were to stay cannot.
+        """
         ...
 
     async def resume(self, job_id: str) -> None:

@@ -72,6 +72,11 @@ class UiTrainer:
         """Return True: the server saves on demand."""
         return True
 
+    @property
+    def can_keep_models(self) -> bool:
+        """Return False: the server deletes a job's whole folder."""
+        return False
+
     async def submit(self, order: Order) -> str:
         """Queue a job, start its queue, and return its id when the server has taken it up or others are before it.
 
@@ -121,6 +126,34 @@ class UiTrainer:
 
     async def save(self, job_id: str) -> None:
         """Ask a running job to save; raise Conflict where it does not run, or has trained nothing yet."""
+        await self._wish(job_id, "save_now")
+
+    async def sample_now(self, job_id: str) -> None:
+        """Ask a running job to draw its sample pictures; raise Conflict where it does not run, or not yet trains."""
+        await self._wish(job_id, "sample_now")
+
+    async def delete(self, job_id: str, *, models: bool) -> None:
+        """Delete a job that has ended and its whole folder; raise Conflict where LoRAs in it were to stay."""
+        async with self._changing:
+            row = await self._jobs.find(job_id)
+            status = await self._status(row)
+            if status not in ENDED:
+                raise Conflict(
+                    f"Job `{job_id}` is {status}; only a job that has ended can be deleted.",
+                    hint="End it with stop-training first.",
+                    details={"job_id": job_id, "status": status},
+                )
+            if not models and await self._files.checkpoints(row):
+                raise Conflict(
+                    f"AI Toolkit's server deletes the LoRAs of job `{job_id}` with it.",
+                    hint="Keep them with export-model first, or let them go too.",
+                    details={"job_id": job_id, "status": status},
+                )
+            await self._jobs.delete(job_id)
+            await to_thread.run_sync(self._notes.forget, job_id)
+            self._logs.pop(job_id, None)
+
+    async def _wish(self, job_id: str, verb: str) -> None:
         row = await self._jobs.find(job_id)
         status = await self._status(row)
         if status != "running" or row.stop:
@@ -131,7 +164,7 @@ class UiTrainer:
                 hint="Call again when get-training-status says `training`.",
                 details={"job_id": job_id, "status": status},
             )
-        await self._jobs.change(job_id, "save_now")
+        await self._jobs.change(job_id, verb)
 
     async def resume(self, job_id: str) -> None:
         """Queue a failed or stopped job again; it goes on from its newest checkpoint."""

@@ -58,9 +58,13 @@ class UiJobs:
             ) from error
 
     async def change(self, job_id: str, verb: str) -> Row:
-        """Do `start`, `stop`, `mark_stopped` or `save_now` to a job, and return it as it then is."""
+        """Do `start`, `stop`, `mark_stopped`, `save_now` or `sample_now` to a job, and return it as it then is."""
         await self._http.get(f"/api/jobs/{quote(job_id, safe='')}/{verb}")
         return await self.find(job_id)
+
+    async def delete(self, job_id: str) -> None:
+        """Delete a job's row and its whole folder; its process, where one is left, goes on."""
+        await self._http.get(f"/api/jobs/{quote(job_id, safe='')}/delete")
 
     async def start_queue(self, gpu_ids: str) -> None:
         """Let the jobs of a GPU run, one after the other."""

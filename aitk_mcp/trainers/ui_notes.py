@@ -59,6 +59,10 @@ class Notes:
             write_now(self._path(job_id), json.dumps(asdict(after)).encode())
         return after
 
+    def forget(self, job_id: str) -> None:
+        """Delete the note on a job that is no more."""
+        self._path(job_id).unlink(missing_ok=True)
+
     def _path(self, job_id: str) -> Path:
         # An id comes from AI Toolkit; a name that led elsewhere would be no id.
         return self._folder / f"{Path(job_id).name}.json"

@@ -189,7 +189,9 @@ class Worker:
             job.info = _WORDS.get(progress.phase, job.info)
             return
         job.info = "Training"
-        job.sample_now = False
+        if job.sample_now and progress.step:
+            job.sample_now = False
+            self._processes[job.id].send_signal(signal.SIGUSR2)
         if job.save_now and progress.step:
             # The flag falls before the file is written.
             job.save_now, job.info = False, "Saving model"

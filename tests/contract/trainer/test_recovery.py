@@ -103,7 +103,7 @@ async def test_a_trainer_that_does_not_hear_is_ended_harder(
 ) -> None:
     script = workshop.root / "deaf.py"
     script.write_text(DEAF.format(more=more))
-    deaf = replace(workshop.command_line, command=(sys.executable, str(script)), saves_on_signal=False)
+    deaf = replace(workshop.command_line, command=(sys.executable, str(script)), heeds_wishes=False)
     trainer = CliTrainer(deaf, workshop.root / "jobs", stop_patience_s=0.1)
     config = await workshop.configs.get(workshop.config("cat", steps=2))
     jobs = TrainingJobs(trainer, workshop.configs)
