@@ -3,12 +3,14 @@
 `MCPServer` of the same SDK is not used: it flattens every error to one sentence and ignores unknown arguments.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any
 
 import mcp_types as types
 import orjson
+import pybase64
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
@@ -18,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from mcp_toolserver.errors import ToolError
 from mcp_toolserver.rest_door import annotations, base_url
-from mcp_toolserver.tools import AnyTool, Call, Toolbox
+from mcp_toolserver.tools import AnyTool, Call, Picture, Toolbox
 
 PROTOCOL_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28")
 
@@ -39,9 +41,10 @@ def mcp_server(
     ) -> types.CallToolResult:
         request = context.request
         address = base_url(request, public_url) if request is not None else (public_url or "").rstrip("/")
-        call = Call(report=context.session.report_progress, base_url=address)
+        pictures: list[Picture] = []
+        call = Call(report=context.session.report_progress, base_url=address, pictures=pictures)
         if request is not None:
-            call = Call(request_id=request.state.request_id, report=call.report, base_url=address)
+            call = replace(call, request_id=request.state.request_id)
         try:
             result = await toolbox.call(params.name, params.arguments, call)
         except ToolError as error:
@@ -51,7 +54,8 @@ def mcp_server(
                 is_error=True,
             )
         return types.CallToolResult(
-            content=[types.TextContent(type="text", text=orjson.dumps(result).decode())], structured_content=result
+            content=[types.TextContent(type="text", text=orjson.dumps(result).decode()), *_shown(pictures)],
+            structured_content=result,
         )
 
     return Server(
@@ -83,6 +87,13 @@ async def serve_stdio(server: Server[Any], lifespan: Callable[[], AbstractAsyncC
     """Speak MCP on stdin and stdout until stdin closes."""
     async with lifespan(), stdio_server() as (reader, writer):
         await server.run(reader, writer, server.create_initialization_options())
+
+
+def _shown(pictures: Iterable[Picture]) -> Iterator[types.TextContent | types.ImageContent]:
+    for picture in pictures:
+        yield types.TextContent(type="text", text=picture.caption)
+        data = pybase64.b64encode(picture.content).decode("ascii")
+        yield types.ImageContent(type="image", data=data, mime_type=picture.media_type)
 
 
 def _listed(tool: AnyTool) -> types.Tool:

@@ -52,15 +52,32 @@ async def unheard(done: float, /, total: float | None = None, message: str | Non
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A small picture that goes to the caller beside the result: encoded bytes, and what it shows in a few words.
+
+    Its bytes cost the caller's context: keep those of one answer below `MOST_PICTURE_BYTES` together.
+    """
+
+    content: bytes
+    media_type: str
+    caption: str
+
+
+MOST_PICTURE_BYTES = 500_000
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """What a running tool may know of its caller.
 
     `base_url` is the address that the caller used for this server (no slash at its end), for links in results.
+    `pictures` is where to put what the caller shall see; None where its door shows no pictures, only links.
     """
 
     request_id: str = field(default_factory=lambda: uuid4().hex)
     report: Report = unheard
     base_url: str = ""
+    pictures: list[Picture] | None = None
 
 
 ArgumentsT = TypeVar("ArgumentsT", bound=Arguments)
