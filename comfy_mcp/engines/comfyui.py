@@ -5,6 +5,7 @@ comfyui_socket    the one WebSocket
 comfyui_events    PURE: its frames
 comfyui_history   PURE: /queue and /history
 comfyui_refusals  PURE: what validation says
+comfyui_uploads   files that are sent to it
 comfyui_watch     from submission to the end of one prompt
 """
 
@@ -12,6 +13,7 @@ import json
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -22,6 +24,14 @@ from comfy_mcp.engines.comfyui_history import Ending, OutputFile, QueueState, re
 from comfy_mcp.engines.comfyui_http import Address, AnswerLost, ComfyHttp
 from comfy_mcp.engines.comfyui_refusals import read_node_errors, refusal, warnings_of
 from comfy_mcp.engines.comfyui_socket import EventSocket
+from comfy_mcp.engines.comfyui_uploads import (
+    UploadedFile,
+    UploadRoutes,
+    upload_asset,
+    upload_image,
+    upload_routes_of,
+    upload_to_output,
+)
 from comfy_mcp.engines.comfyui_watch import Watch
 from comfy_mcp.workflows.graphs import Graph, is_list, is_object
 from mcp_toolserver.errors import BackendRejected, ToolError
@@ -36,22 +46,20 @@ PROBE_TIMEOUT_S = 2.0
 
 _OBJECT_INFO_TIMEOUT_S = 60.0
 _SUBMIT_TIMEOUT_S = 60.0
-_UPLOAD_TIMEOUT_S = 300.0
 _SOCKET_WAIT_S = 2.0
 _CANCEL_POLL_S = 0.25
+# The server's worker notes the wish when it next looks at its queue.
+_FREE_SETTLES_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class UploadedImage:
-    """Name an uploaded image as the server stored it, which may differ from the name that it was sent under."""
+class ModelRow:
+    """A model as the server's detailed list has it; `folder_index` counts in the folders of `folder_paths`."""
 
     name: str
-    subfolder: str
-
-    @property
-    def reference(self) -> str:
-        """Return what LoadImage takes."""
-        return f"{self.subfolder}/{self.name}" if self.subfolder else self.name
+    size_bytes: int
+    modified_s: float
+    folder_index: int
 
 
 class ComfyUI:
@@ -107,14 +115,27 @@ class ComfyUI:
         names = await self._http.get(f"/models/{folder}")
         return None if names is None else _texts(names)
 
+    async def model_rows(self, folder: str) -> tuple[ModelRow, ...] | None:
+        """Return the models of a folder with sizes and times, or None where the server has no such listing."""
+        rows = await self._http.get(f"/experiment/models/{folder}")
+        if not is_list(rows):
+            return None
+        return tuple(row for each in rows if is_object(each) and (row := _model_row(each)) is not None)
+
     async def model_sizes(self, folder: str) -> Mapping[str, int]:
         """Return the size in bytes of the models of a folder; empty where the server has no such listing."""
-        rows = await self._http.get(f"/experiment/models/{folder}")
-        sizes: dict[str, int] = {}
-        for row in rows if is_list(rows) else []:
-            if is_object(row) and isinstance(row.get("name"), str) and isinstance(row.get("size"), int):
-                sizes[row["name"]] = row["size"]
-        return sizes
+        return {row.name: row.size_bytes for row in await self.model_rows(folder) or ()}
+
+    async def model_metadata(self, folder: str, name: str) -> Mapping[str, str] | None:
+        """Return the `__metadata__` of a safetensors file, or None where the server shows none.
+
+        It shows none for a header over 1 MiB, for an extension that is not in lower case, and for a broken file.
+        """
+        try:
+            answer = await self._http.get(f"/view_metadata/{folder}?{httpx.QueryParams(filename=name)}")
+        except BackendRejected:
+            return None
+        return {key: str(value) for key, value in answer.items()} if is_object(answer) else None
 
     async def folder_paths(self) -> Mapping[str, tuple[str, ...]]:
         """Return the absolute folders of each kind of model, on the server's own disk; empty where it does not say."""
@@ -124,9 +145,11 @@ class ComfyUI:
     async def free(self) -> None:
         """Ask the server to forget the models in its memory, as after a LoRA was overwritten: it keeps the old weights.
 
-        Source: an overwritten LoRA went on rendering with its old weights in 5 of 5 trials, until this.
+        Source: an overwritten LoRA went on rendering with its old weights in 5 of 5 trials, until this. The answer
+        comes before the deed: a prompt that follows at once would still be rendered with the old weights.
         """
         await self._http.post("/free", {"unload_models": True, "free_memory": True})
+        await anyio.sleep(_FREE_SETTLES_S)
 
     @contextmanager
     def watch(self, prompt_id: str, *, foreign: bool = False) -> Generator[Watch]:
@@ -240,24 +263,34 @@ class ComfyUI:
         params = httpx.QueryParams(filename=file.filename, subfolder=file.subfolder, type=file.kind)
         return f"{(await self.address()).rstrip('/')}/view?{params}"
 
-    async def upload_image(self, filename: str, content: bytes, *, overwrite: bool = False) -> UploadedImage:
+    async def upload_image(self, filename: str, content: bytes, *, overwrite: bool = False) -> UploadedFile:
         """Store an image for LoadImage; when the name is taken by other bytes, the server picks another one."""
-        response = await self._http.send(
-            "POST",
-            "/upload/image",
-            timeout_s=_UPLOAD_TIMEOUT_S,
-            # Without a type, httpx would look for the system's table of types on disk.
-            files={"image": (filename, content, "application/octet-stream")},
-            data={"type": "input", "overwrite": "true" if overwrite else "false"},
+        return await upload_image(self._http, filename, content, overwrite=overwrite)
+
+    async def upload_routes(self) -> UploadRoutes:
+        """Return how files can be sent to the server."""
+        return await upload_routes_of(self._http)
+
+    async def upload_lora(self, path: Path, name: str, *, overwrite: bool = False) -> str:
+        """Send a LoRA by the server's own routes, streamed from disk, and return the name that its loaders take.
+
+        Assets, where they are enabled, are stored under the digest of their bytes; else the file lies in the output
+        folder, and gets another name where this one is taken and `overwrite` is false. Raises TooLarge before
+        anything is sent.
+        """
+        routes = await self.upload_routes()
+        folder, _, filename = name.rpartition("/")
+        if routes.assets:
+            return await upload_asset(self._http, path, filename, tags=("models", "model_type:loras"))
+        stored = await upload_to_output(
+            self._http,
+            path,
+            filename,
+            subfolder=f"loras/{folder}".rstrip("/"),
+            overwrite=overwrite,
+            limit_bytes=routes.limit_bytes,
         )
-        answer = self._http.json_of(response) if response.is_success else None
-        if not is_object(answer) or not isinstance(answer.get("name"), str):
-            raise BackendRejected(
-                f"ComfyUI did not store the image `{filename}` (status {response.status_code}).",
-                hint="ComfyUI's own log has the cause.",
-                details={"filename": filename, "status": response.status_code},
-            )
-        return UploadedImage(answer["name"], str(answer.get("subfolder") or ""))
+        return stored.reference.removeprefix("loras/")
 
     async def _known_nodes(self) -> Mapping[str, Any] | None:
         # Only to say more about a refusal: the refusal itself must reach the caller in any case.
@@ -279,3 +312,15 @@ class ComfyUI:
 
 def _texts(value: object) -> tuple[str, ...]:
     return tuple(str(item) for item in value) if is_list(value) else ()
+
+
+def _model_row(row: Mapping[str, Any]) -> ModelRow | None:
+    name, size, modified, index = (row.get(key) for key in ("name", "size", "modified", "pathIndex"))
+    if not isinstance(name, str) or not isinstance(size, int):
+        return None
+    return ModelRow(
+        name,
+        size,
+        float(modified) if isinstance(modified, int | float) else 0.0,
+        index if isinstance(index, int) else 0,
+    )
