@@ -147,6 +147,20 @@ _RULES: tuple[_Rule, ...] = (
         "Install AI Toolkit's requirements into the Python that runs it.",
     ),
     _Rule(
+        "missing_package",
+        re.compile(r"cannot import name '(?P<name>[^']+)' from '(?P<module>[^']+)'"),
+        "The package {module} in the trainer's Python has no {name}: it is of a version that AI Toolkit does not fit.",
+        "Install AI Toolkit's requirements, in the versions that it names, into the Python that runs it.",
+    ),
+    _Rule(
+        "missing_package",
+        re.compile(
+            r"Could not load this library: (?P<path>\S+)|(?P<library>\S+\.so\S*): cannot open shared object file"
+        ),
+        "The compiled library {path} in the trainer's Python cannot be loaded.",
+        "Install AI Toolkit's requirements again, with torch, torchvision and torchaudio built for each other.",
+    ),
+    _Rule(
         "missing_file",
         re.compile(r"No such file or directory: '(?P<path>[^']+)'"),
         "The file {path} does not exist where the trainer runs.",
@@ -155,7 +169,9 @@ _RULES: tuple[_Rule, ...] = (
 )
 
 _ERROR = re.compile(
-    r"^Error running job: (?P<message>.*?)(?=\n\s*\n|\n=====|\nTraceback |\Z)", re.MULTILINE | re.DOTALL
+    # What follows where the packages themselves cannot be imported is about run.py's own clean-up, not the cause.
+    r"^Error running job: (?P<message>.*?)(?=\n\s*\n|\nError running on_error: |\n=====|\nTraceback |\Z)",
+    re.MULTILINE | re.DOTALL,
 )
 _EXCEPTION = re.compile(
     r"^(?:[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Warning)): (?P<message>.+)$", re.MULTILINE
@@ -218,6 +234,7 @@ def _message(text: str) -> str | None:
 def _reason(rule: _Rule, match: re.Match[str]) -> str:
     groups = {name: value for name, value in match.groupdict().items() if value is not None}
     groups.setdefault("model", groups.get("quoted") or groups.get("plain") or "")
+    groups.setdefault("path", groups.get("library", ""))
     return rule.reason.format_map(groups)
 
 

@@ -139,6 +139,28 @@ def test_each_kind_of_failure_is_recognised(message: str, kind: str, words: str)
     assert failure.hint
 
 
+def test_a_package_of_another_version_is_named_without_what_the_clean_up_says() -> None:
+    failure = read_failure(log("wrong_version.txt"))
+    assert failure is not None
+    assert failure.kind == "missing_package"
+    assert "transformers" in failure.reason
+    assert "Gemma4UnifiedForConditionalGeneration" in failure.reason
+    assert "on_error" not in failure.message
+
+
+def test_a_library_that_cannot_be_loaded_is_named() -> None:
+    failure = read_failure(log("broken_library.txt"))
+    assert failure is not None
+    assert failure.kind == "missing_package"
+    assert "_torchaudio.abi3.so" in failure.reason
+    assert "on_error" not in failure.message
+    early = read_failure(
+        "Traceback (most recent call last):\nOSError: libcudart.so.13: cannot open shared object file: x\n"
+    )
+    assert early is not None
+    assert (early.kind, "libcudart.so.13" in early.reason) == ("missing_package", True)
+
+
 def test_a_traceback_without_ai_toolkits_own_line_is_read_too() -> None:
     text = 'Traceback (most recent call last):\n  File "run.py", line 30, in <module>\n    import torch\n'
     failure = read_failure(text + "ModuleNotFoundError: No module named 'torch'\n")
