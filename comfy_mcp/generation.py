@@ -120,7 +120,7 @@ class Generation:
                 # Names of its own keep the address of a picture true after the output folder was cleared.
                 filename_prefix=f"loraloop_{job_id[:8]}",
             ),
-            base.family,
+            base.variant,
         )
         graph, doubts = _runnable(await self._checks.check(built.graph))
         warnings = (

@@ -1,21 +1,37 @@
-"""Choose the model that a picture starts from: a checkpoint, or a diffusion model with its encoders and VAE."""
+"""Choose the model that a picture or a video starts from: a checkpoint, or a diffusion model and what goes with it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from comfy_mcp.models.folders import ModelFolders
-from comfy_mcp.models.models import CHECKPOINTS, DIFFUSION_MODELS, TEXT_ENCODERS, VAE, Models, find_name
+from comfy_mcp.models.models import CHECKPOINTS, DIFFUSION_MODELS, Models, find_name
 from comfy_mcp.workflows import FamilyGuess, SplitModel, family_of
 from comfy_mcp.workflows.families import FLUX, title_of
+from comfy_mcp.workflows.image_recipes import IMAGE_RECIPES
+from comfy_mcp.workflows.parts import CLIP_VISION, VAE, Slot, pick
+from comfy_mcp.workflows.recipes import Recipe, VideoRecipe
+from comfy_mcp.workflows.video_recipes import VIDEO_RECIPES, recipe_named
+from lora_files.header import SafetensorsHeader
 from mcp_toolserver.errors import NotFound
+
+Makes = Literal["images", "videos"]
+
+_FIELDS: Mapping[Makes, str] = {"images": "checkpoint", "videos": "video_model"}
+_ENCODERS_INSIDE = ("text_encoders.", "conditioner.embedders.", "cond_stage_model.", "text_encoder.")
+_VAE_INSIDE = ("first_stage_model.", "vae.")
+# Its loaders give both out of the one file.
+_WHOLE_IN_ITSELF = "tinyflux"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseModel:
-    """The chosen model, its family, and what the caller should know of the choice."""
+    """The chosen model, its family and variant, and what the caller should know of the choice."""
 
     name: str
     model: str | SplitModel
     family: str
+    variant: str
     warnings: tuple[str, ...] = ()
 
 
@@ -26,30 +42,30 @@ class BaseModels:
         self._models = models
         self._folders = folders
 
-    async def choose(self, wanted: str | None) -> BaseModel:
-        """Return the model that the caller means; without a name, the first of the FLUX family, else the first.
+    async def choose(
+        self, wanted: str | None, makes: Makes = "images", *, reads_image: bool | None = None
+    ) -> BaseModel:
+        """Return the model that the caller means; without a name, for pictures the first of the FLUX family, else the
+        first that has a graph.
 
-        Raises NotFound with the closest names, or where ComfyUI has no model at all.
+        Raises NotFound with the closest names, where ComfyUI has no model at all, and where the files that go with the
+        model are missing. A video model that was made for text or for images alone is left out by `reads_image`.
         """
+        field = _FIELDS[makes]
         checkpoints = await self._models.names(CHECKPOINTS)
         parts = await self._models.names(DIFFUSION_MODELS)
         if wanted is not None:
-            name = find_name(wanted, (*checkpoints, *parts), field="checkpoint", what="checkpoint")
-            renamed = (f"`checkpoint` {wanted} was taken for `{name}`.",) if name != wanted else ()
+            name = find_name(wanted, (*checkpoints, *parts), field=field, what="checkpoint")
+            renamed = (f"`{field}` {wanted} was taken for `{name}`.",) if name != wanted else ()
         else:
-            flux = [name for name in (*checkpoints, *parts) if family_of(name).family == FLUX]
-            name = next(iter((*flux, *checkpoints, *parts)), "")
+            name = _best((*checkpoints, *parts), makes, reads_image=reads_image)
             renamed = ()
-        if not name:
-            raise NotFound(
-                "ComfyUI has no checkpoint and no diffusion model.",
-                hint="Put one into ComfyUI's models/checkpoints folder; `list-models` shows what it finds.",
-            )
         kind = CHECKPOINTS if name in checkpoints else DIFFUSION_MODELS
-        guess = await self._family(kind, name)
+        header = await self._folders.header(kind, name)
+        guess = await self._family(kind, name, header)
         warnings = renamed if guess.certain else (*renamed, _unsure(name, guess))
-        model = name if kind == CHECKPOINTS else await self._with_parts(name, guess.family)
-        return BaseModel(name=name, model=model, family=guess.family, warnings=warnings)
+        model = await self._with_parts(kind, name, guess, header, reads_image=bool(reads_image))
+        return BaseModel(name=name, model=model, family=guess.family, variant=guess.variant, warnings=warnings)
 
     async def certain_family(self, name: str) -> str | None:
         """Return the family that the header of a model says, or None where it is out of reach or silent."""
@@ -60,33 +76,75 @@ class BaseModels:
                 return guess.family if guess.found_by == "header" else None
         return None
 
-    async def _family(self, kind: str, name: str) -> FamilyGuess:
-        header = await self._folders.header(kind, name)
+    async def _family(self, kind: str, name: str, header: SafetensorsHeader | None) -> FamilyGuess:
         guess = family_of(name, None, header)
         return guess if guess.certain else family_of(name, (await self._models.sizes(kind)).get(name), header)
 
-    async def _with_parts(self, name: str, family: str) -> SplitModel:
-        encoders = await self._models.names(TEXT_ENCODERS)
-        vaes = await self._models.names(VAE)
-        clip_l = _first(encoders, "clip_l", "clip-l", "vit-l")
-        t5 = _first(encoders, "t5")
-        vae = _first(vaes, "ae.", "flux")
-        missing = [what for what, found in (("clip_l", clip_l), ("t5xxl", t5), ("ae (VAE)", vae)) if found is None]
-        if family != FLUX or clip_l is None or t5 is None or vae is None:
-            lacking = (
-                f"ComfyUI has no {', '.join(missing)} to go with it" if family == FLUX else "its parts are unknown"
-            )
-            raise NotFound(
-                f"`{name}` is a diffusion model without text encoders and VAE, and {lacking}.",
-                hint="Put clip_l and t5xxl into models/text_encoders and ae.safetensors into models/vae, name a whole "
-                "checkpoint, or send your own graph with `execute-workflow`.",
-                details={"field": "checkpoint", "value": name, "family": family, "missing": missing},
-            )
-        return SplitModel(diffusion_model=name, text_encoders=(clip_l, t5), vae=vae)
+    async def _with_parts(
+        self, kind: str, name: str, guess: FamilyGuess, header: SafetensorsHeader | None, *, reads_image: bool
+    ) -> str | SplitModel:
+        recipe = recipe_named(guess.variant)
+        if recipe is None:
+            return name
+        encoders = () if recipe.encoders is None else recipe.encoders.slots
+        if kind == CHECKPOINTS and _encoders_inside(header, recipe):
+            encoders = ()
+        vae = () if kind == CHECKPOINTS and _inside(header, _VAE_INSIDE) else (recipe.vae,)
+        vision = (recipe.vision,) if isinstance(recipe, VideoRecipe) and recipe.vision and reads_image else ()
+        slots: tuple[Slot, ...] = (*encoders, *vae, *vision)
+        if not slots:
+            return name
+        available = {slot.kind: await self._models.names(slot.kind) for slot in slots}
+        files = pick(slots, available, model=name, family=guess.variant)
+        found = dict(zip(slots, files, strict=True))
+        return SplitModel(
+            diffusion_model=name,
+            text_encoders=tuple(found[slot] for slot in encoders),
+            vae=next((file for slot, file in found.items() if slot.kind == VAE), None),
+            vision=next((file for slot, file in found.items() if slot.kind == CLIP_VISION), None),
+            loader="CheckpointLoaderSimple" if kind == CHECKPOINTS else "UNETLoader",
+        )
 
 
-def _first(names: tuple[str, ...], *words: str) -> str | None:
-    return next((name for name in names if any(word in name.lower() for word in words)), None)
+def _best(names: tuple[str, ...], makes: Makes, *, reads_image: bool | None) -> str:
+    guesses = {name: family_of(name) for name in names}
+    if makes == "videos":
+        fitting = [name for name in names if guesses[name].variant in VIDEO_RECIPES]
+        # The other of the two stands in their names, where they make only one of them.
+        barred = "t2v" if reads_image else "i2v"
+        fitting = [name for name in fitting if barred not in name.lower() or "ti2v" in name.lower()]
+    else:
+        fitting = [name for name in names if "txt2img" in _modes(guesses[name])]
+        fitting.sort(key=lambda name: guesses[name].variant != FLUX)
+    if fitting:
+        return fitting[0]
+    if makes == "videos":
+        raise NotFound(
+            "ComfyUI has no model that makes videos.",
+            hint=f"Graphs exist for {', '.join(map(title_of, VIDEO_RECIPES))}: put one of these models into ComfyUI's "
+            "models/checkpoints (LTX-Video) or models/diffusion_models folder.",
+            details={"field": "video_model", "variants": list(VIDEO_RECIPES)},
+        )
+    raise NotFound(
+        "ComfyUI has no checkpoint and no diffusion model.",
+        hint="Put one into ComfyUI's models/checkpoints folder; `list-models` shows what it finds.",
+    )
+
+
+def _modes(guess: FamilyGuess) -> frozenset[str]:
+    recipe = IMAGE_RECIPES.get(guess.variant)
+    return frozenset() if recipe is None else frozenset(recipe.modes)
+
+
+def _encoders_inside(header: SafetensorsHeader | None, recipe: Recipe) -> bool:
+    return recipe.checkpoint_has_encoders if header is None else _inside(header, _ENCODERS_INSIDE)
+
+
+def _inside(header: SafetensorsHeader | None, prefixes: tuple[str, ...]) -> bool:
+    """Tell whether a checkpoint holds such weights; one out of reach is taken to be whole, as most are."""
+    if header is None or header.metadata.get("modelspec.architecture", "").startswith(_WHOLE_IN_ITSELF):
+        return True
+    return any(name.startswith(prefixes) for name in header.tensors)
 
 
 def _unsure(name: str, guess: FamilyGuess) -> str:

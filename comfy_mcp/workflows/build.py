@@ -1,171 +1,183 @@
-"""Build the API-format graph of a request, by the recipe of its family."""
+"""Build the API-format graph of a request for pictures, by the recipe of its model.
+
+model ── LoRAs ── patches ─┐
+prompts ── guidance ───────┼─ sampler ── (enlarge ── sampler) ── decode ── (enlarge) ── save
+latents, empty or of an image ─┘
+"""
 
 from dataclasses import dataclass
-from typing import Any
 
+from comfy_mcp.workflows.build_model import load
+from comfy_mcp.workflows.build_pictures import (
+    Pictures,
+    control,
+    control_model,
+    empty,
+    encode,
+    encode_prompts,
+    load_pictures,
+    refer,
+    several,
+)
+from comfy_mcp.workflows.drawing import Drawing, Loaded, Prompts, slot
 from comfy_mcp.workflows.graphs import Graph, Link
-from comfy_mcp.workflows.recipes import Recipe, recipe_of
-from comfy_mcp.workflows.requests import GenerationRequest, LoraUse, Settings, SplitModel, settle
-from mcp_toolserver.errors import InvalidArguments
+from comfy_mcp.workflows.recipes import ImageRecipe
+from comfy_mcp.workflows.requests import GenerationRequest, Hires
+from comfy_mcp.workflows.settings import Settings, settle
+from comfy_mcp.workflows.video_recipes import image_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltGraph:
     """Hold a graph ready to submit, what it is called, what it samples with, and what was changed on the way.
 
-    `output_node` is the id of the node that saves the pictures.
+    `output_node` is the id of the node that saves the pictures; `variant` names the recipe.
     """
 
     graph: Graph
     workflow_name: str
-    family: str
+    variant: str
     settings: Settings
     warnings: tuple[str, ...]
     output_node: str
 
 
-def build(request: GenerationRequest, family: str) -> BuiltGraph:
-    """Build text to image, or image to image where the request has an input image.
+def build(request: GenerationRequest, variant: str) -> BuiltGraph:
+    """Build what the request comes to: from text, from an image, within a mask, by an edit; enlarged if wanted.
 
-    Raises InvalidArguments for a value out of range and for a family that has no recipe.
+    Raises InvalidArguments for a value out of range, for a variant without recipe, and for a mode that it lacks.
     """
-    recipe = recipe_of(family)
+    recipe = image_recipe(variant)
     settings, warnings = settle(request, recipe)
-    drawing = _Drawing()
-    model, clip, vae = _load_model(drawing, request, recipe)
-    for lora in request.loras:
-        model, clip = _apply_lora(drawing, lora, model, clip)
-    positive = drawing.add("CLIPTextEncode", "Prompt", text=request.prompt, clip=clip)
-    negative = drawing.add("CLIPTextEncode", "Negative prompt", text=settings.negative_prompt, clip=clip)
-    if settings.guidance is not None:
-        positive = drawing.add("FluxGuidance", "Guidance", guidance=settings.guidance, conditioning=positive)
-    samples = drawing.add(
-        "KSampler",
-        "Sampler",
-        seed=settings.seed,
-        steps=settings.steps,
-        cfg=settings.cfg,
-        sampler_name=settings.sampler,
-        scheduler=settings.scheduler,
-        denoise=settings.denoise,
-        model=model,
-        positive=positive,
-        negative=negative,
-        latent_image=_start(drawing, request, recipe, settings, vae),
-    )
-    images = _decode(drawing, settings, samples, vae)
+    drawing = Drawing()
+    loaded = load(drawing, request.checkpoint, request.loras, recipe)
+    patched_by_controlnet = request.controlnet is not None and recipe.controlnet == "model"
+    if request.controlnet is not None and patched_by_controlnet:
+        loaded = control_model(drawing, request.controlnet, loaded)
+        if (request.controlnet.start, request.controlnet.end) != (0.0, 1.0):
+            warnings.append("`controlnet.start` and `controlnet.end` were ignored: it works here from first to last.")
+    loaded = loaded.with_model(drawing.patched(loaded.model, recipe.model_patches, "model"))
+    pictures = load_pictures(drawing, request, settings)
+    prompts = encode_prompts(drawing, request, recipe, settings, loaded, pictures)
+    prompts, latents = _beginning(drawing, request, recipe, settings, loaded, prompts, pictures)
+    if request.controlnet is not None and not patched_by_controlnet:
+        prompts = control(drawing, request.controlnet, prompts, loaded.vae)
+    samples = _sample(drawing, settings, loaded, prompts, latents, settings.steps, settings.denoise)
+    if request.hires is not None:
+        larger = _enlarged(drawing, request, request.hires, settings, samples, loaded.vae, pictures.mask)
+        steps = request.hires.steps or settings.steps
+        samples = _sample(drawing, settings, loaded, prompts, larger, steps, request.hires.denoise)
+    images = _decode(drawing, samples, loaded.vae, in_tiles=settings.tiled_decode)
+    if request.upscale_model is not None and request.hires is None:
+        images = _enlarged_by_model(drawing, request.upscale_model, images)
     saved = drawing.add("SaveImage", "Save", filename_prefix=request.filename_prefix, images=images)
-    mode = "txt2img" if request.input_image is None else "img2img"
     return BuiltGraph(
         graph=drawing.graph,
-        workflow_name=f"{family}-{mode}",
-        family=family,
+        workflow_name=_name(request, recipe, settings),
+        variant=variant,
         settings=settings,
         warnings=tuple(warnings),
         output_node=saved.node_id,
     )
 
 
-class _Drawing:
-    """Number the nodes in the order in which they are added."""
+def _beginning(
+    drawing: Drawing,
+    request: GenerationRequest,
+    recipe: ImageRecipe,
+    settings: Settings,
+    loaded: Loaded,
+    prompts: Prompts,
+    pictures: Pictures,
+) -> tuple[Prompts, Link]:
+    """Return the prompts as the sampler reads them, and the latents that it begins from."""
+    if pictures.input is None:
+        return refer(drawing, prompts, (), settings.guidance), empty(drawing, recipe, settings)
+    if pictures.mask is not None and recipe.inpaint == "channels":
+        prompts = refer(drawing, prompts, (), settings.guidance)
+        begun = drawing.add(
+            "InpaintModelConditioning",
+            "Picture and mask",
+            noise_mask=True,
+            positive=prompts.positive,
+            negative=prompts.negative,
+            vae=loaded.vae,
+            pixels=pictures.input,
+            mask=pictures.mask,
+        )
+        return Prompts(positive=begun, negative=slot(begun, 1)), several(drawing, slot(begun, 2), settings)
+    encoded = encode(drawing, pictures.input, loaded.vae)
+    references: tuple[Link, ...] = ()
+    if settings.mode == "edit" and recipe.reads_references == "latents":
+        references = (encoded, *(encode(drawing, link, loaded.vae) for link in pictures.references))
+    prompts = refer(drawing, prompts, references, settings.guidance)
+    if settings.mode == "edit" and settings.width is not None:
+        return prompts, empty(drawing, recipe, settings)
+    latents = several(drawing, encoded, settings)
+    return prompts, latents if pictures.mask is None else _within(drawing, latents, pictures.mask)
 
-    def __init__(self) -> None:
-        self.graph: Graph = {}
 
-    def add(self, class_type: str, title: str, **inputs: Any) -> Link:
-        """Add a node and return the link to its first output; inputs that are links become lists."""
-        node_id = str(len(self.graph) + 1)
-        self.graph[node_id] = {
-            "class_type": class_type,
-            "inputs": {name: value.as_input() if isinstance(value, Link) else value for name, value in inputs.items()},
-            "_meta": {"title": title},
-        }
-        return Link(node_id, 0)
-
-
-def _load_model(drawing: _Drawing, request: GenerationRequest, recipe: Recipe) -> tuple[Link, Link, Link]:
-    if isinstance(request.checkpoint, str):
-        loaded = drawing.add("CheckpointLoaderSimple", "Checkpoint", ckpt_name=request.checkpoint)
-        return loaded, Link(loaded.node_id, 1), Link(loaded.node_id, 2)
-    parts = request.checkpoint
-    model = drawing.add(
-        "UNETLoader", "Diffusion model", unet_name=parts.diffusion_model, weight_dtype=parts.weight_dtype
+def _sample(
+    drawing: Drawing, settings: Settings, loaded: Loaded, prompts: Prompts, latents: Link, steps: int, denoise: float
+) -> Link:
+    return drawing.add(
+        "KSampler",
+        "Sampler",
+        seed=settings.seed,
+        steps=steps,
+        cfg=settings.cfg,
+        sampler_name=settings.sampler,
+        scheduler=settings.scheduler,
+        denoise=denoise,
+        model=loaded.model,
+        positive=prompts.positive,
+        negative=prompts.negative,
+        latent_image=latents,
     )
-    clip = _load_text_encoders(drawing, parts, recipe)
-    vae = drawing.add("VAELoader", "VAE", vae_name=parts.vae)
-    return model, clip, vae
 
 
-_ENCODERS = {"DualCLIPLoader": 2, "TripleCLIPLoader": 3}
-
-
-def _load_text_encoders(drawing: _Drawing, parts: SplitModel, recipe: Recipe) -> Link:
-    if recipe.split_loader is None:
-        raise InvalidArguments(
-            f"A model of the family `{recipe.family}` comes as one checkpoint, not in parts.",
-            hint="Give the name of the checkpoint.",
-            details={"field": "checkpoint", "family": recipe.family},
-        )
-    wanted = _ENCODERS[recipe.split_loader]
-    if len(parts.text_encoders) != wanted:
-        raise InvalidArguments(
-            f"`text_encoders` has {len(parts.text_encoders)} names; {recipe.split_loader} takes {wanted}.",
-            hint="FLUX takes clip_l and t5xxl." if recipe.split_type == "flux" else None,
-            details={"field": "text_encoders", "value": list(parts.text_encoders), "wanted": wanted},
-        )
-    names: dict[str, Any] = {f"clip_name{index}": name for index, name in enumerate(parts.text_encoders, start=1)}
-    if recipe.split_type is not None:
-        names["type"] = recipe.split_type
-    return drawing.add(recipe.split_loader, "Text encoders", **names)
-
-
-def _apply_lora(drawing: _Drawing, lora: LoraUse, model: Link, clip: Link) -> tuple[Link, Link]:
-    if lora.model_only:
-        changed = drawing.add(
-            "LoraLoaderModelOnly", "LoRA", lora_name=lora.name, strength_model=lora.strength, model=model
-        )
-        return changed, clip
-    strength_clip = lora.strength if lora.strength_clip is None else lora.strength_clip
-    changed = drawing.add(
-        "LoraLoader",
-        "LoRA",
-        lora_name=lora.name,
-        strength_model=lora.strength,
-        strength_clip=strength_clip,
-        model=model,
-        clip=clip,
-    )
-    return changed, Link(changed.node_id, 1)
-
-
-def _start(drawing: _Drawing, request: GenerationRequest, recipe: Recipe, settings: Settings, vae: Link) -> Link:
-    if request.input_image is None:
+def _enlarged(
+    drawing: Drawing,
+    request: GenerationRequest,
+    hires: Hires,
+    settings: Settings,
+    samples: Link,
+    vae: Link,
+    mask: Link | None,
+) -> Link:
+    """Enlarge latents for the second pass: as they are, or as a picture by a model that knows edges and texture."""
+    if request.upscale_model is None or settings.width is None or settings.height is None:
         return drawing.add(
-            recipe.latent,
-            "Empty latent",
-            width=settings.width,
-            height=settings.height,
-            batch_size=settings.batch_size,
+            "LatentUpscaleBy", "Enlarge", upscale_method="bislerp", scale_by=hires.scale, samples=samples
         )
-    pixels = drawing.add("LoadImage", "Input image", image=request.input_image)
-    if settings.width is not None:
-        pixels = drawing.add(
-            "ImageScale",
-            "Fit to size",
-            upscale_method="lanczos",
-            width=settings.width,
-            height=settings.height,
-            crop="center",
-            image=pixels,
-        )
-    encoded = drawing.add("VAEEncode", "Encode", pixels=pixels, vae=vae)
-    if settings.batch_size == 1:
-        return encoded
-    return drawing.add("RepeatLatentBatch", "Batch", amount=settings.batch_size, samples=encoded)
+    images = _enlarged_by_model(drawing, request.upscale_model, _decode(drawing, samples, vae, in_tiles=False))
+    width, height = (max(16, round(side * hires.scale / 16) * 16) for side in (settings.width, settings.height))
+    # Such a model enlarges by a factor of its own, mostly four.
+    fitted = drawing.add(
+        "ImageScale",
+        "To the size wanted",
+        upscale_method="lanczos",
+        width=width,
+        height=height,
+        crop="disabled",
+        image=images,
+    )
+    latents = encode(drawing, fitted, vae)
+    # Latents that were enlarged as such still carry their mask; those of a picture have none.
+    return latents if mask is None else _within(drawing, latents, mask)
 
 
-def _decode(drawing: _Drawing, settings: Settings, samples: Link, vae: Link) -> Link:
-    if not settings.tiled_decode:
+def _within(drawing: Drawing, latents: Link, mask: Link) -> Link:
+    return drawing.add("SetLatentNoiseMask", "Only within the mask", samples=latents, mask=mask)
+
+
+def _enlarged_by_model(drawing: Drawing, model: str, images: Link) -> Link:
+    loaded = drawing.add("UpscaleModelLoader", "Upscale model", model_name=model)
+    return drawing.add("ImageUpscaleWithModel", "Enlarge", upscale_model=loaded, image=images)
+
+
+def _decode(drawing: Drawing, samples: Link, vae: Link, *, in_tiles: bool) -> Link:
+    if not in_tiles:
         return drawing.add("VAEDecode", "Decode", samples=samples, vae=vae)
     return drawing.add(
         "VAEDecodeTiled",
@@ -177,3 +189,11 @@ def _decode(drawing: _Drawing, settings: Settings, samples: Link, vae: Link) -> 
         temporal_size=64,
         temporal_overlap=8,
     )
+
+
+def _name(request: GenerationRequest, recipe: ImageRecipe, settings: Settings) -> str:
+    parts = [recipe.name] if recipe.name.endswith(settings.mode) else [recipe.name, settings.mode]
+    parts += ["controlnet"] if request.controlnet else []
+    parts += ["hires"] if request.hires else []
+    parts += ["upscale"] if request.upscale_model else []
+    return "-".join(parts)

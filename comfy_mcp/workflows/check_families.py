@@ -1,5 +1,6 @@
 """What a graph's models ask of it: the rules of FLUX, and LoRAs made for the checkpoint that they are put on."""
 
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,10 +8,11 @@ from typing import Any
 
 from comfy_mcp.workflows.families import FLUX, family_of, family_of_architecture, lora_fits, title_of
 from comfy_mcp.workflows.graphs import class_of, inputs_of, is_object, link_of
+from comfy_mcp.workflows.image_recipes import IMAGE_RECIPES
 from comfy_mcp.workflows.problems import Problem, problem_at
-from comfy_mcp.workflows.recipes import RECIPES
-from comfy_mcp.workflows.requests import GUIDANCE
+from comfy_mcp.workflows.recipes import ImageRecipe
 from comfy_mcp.workflows.specs import ObjectInfo, spec_of
+from comfy_mcp.workflows.variants import variant_of
 from mcp_toolserver.errors import closest
 
 _MODEL_NAMES = ("ckpt_name", "unet_name")
@@ -75,30 +77,31 @@ def _family(name: str, checkpoint_families: Mapping[str, str]) -> str | None:
 
 
 def _flux_problems(graph: Mapping[str, Any], node_id: str, node: object, model_name: str) -> Iterator[Problem]:
-    recipe, inputs = RECIPES[FLUX], inputs_of(node)
+    recipe, inputs = _flux_recipe(model_name), inputs_of(node)
+    low, high = recipe.guidance_range
     prompt = next(name for name in _PROMPT_INPUTS if name in inputs)
     guides = [found for found in _chain(graph, node_id, prompt) if class_of(graph[found]) in _GUIDED]
-    if not guides and "schnell" not in model_name.lower():
+    if not guides and recipe.guidance is not None:
         yield problem_at(
             node_id,
             node,
             "flux_guidance_missing",
             f"`{prompt}` comes without FluxGuidance: FLUX takes its guidance through that node. Put a FluxGuidance "
-            f"({recipe.guidance}; {GUIDANCE[0]} to {GUIDANCE[1]}) between the prompt's CLIPTextEncode and `{prompt}`.",
+            f"({recipe.guidance}; {low} to {high}) between the prompt's CLIPTextEncode and `{prompt}`.",
             field=prompt,
             severity="warning",
         )
     for guide in guides:
         value = inputs_of(graph[guide]).get("guidance")
-        if isinstance(value, int | float) and not GUIDANCE[0] <= value <= GUIDANCE[1]:
+        if isinstance(value, int | float) and not low <= value <= high:
             yield problem_at(
                 guide,
                 graph[guide],
                 "flux_guidance_range",
-                f"`guidance` is {value}; FLUX works from {GUIDANCE[0]} to {GUIDANCE[1]}.",
+                f"`guidance` is {value}; {title_of(recipe.name)} works from {low} to {high}.",
                 field="guidance",
                 severity="warning",
-                matches=[str(min(max(value, GUIDANCE[0]), GUIDANCE[1]))],
+                matches=[str(min(max(value, low), high))],
             )
     cfg = inputs.get("cfg")
     if isinstance(cfg, int | float) and cfg != recipe.cfg:
@@ -112,13 +115,18 @@ def _flux_problems(graph: Mapping[str, Any], node_id: str, node: object, model_n
             severity="warning",
             matches=[str(recipe.cfg)],
         )
-    yield from _flux_sampling(node_id, node)
+    yield from _flux_sampling(node_id, node, recipe)
     if cfg == recipe.cfg:
         yield from _unread_negative(graph, node_id, node)
 
 
-def _flux_sampling(node_id: str, node: object) -> Iterator[Problem]:
-    recipe, inputs = RECIPES[FLUX], inputs_of(node)
+def _flux_recipe(model_name: str) -> ImageRecipe:
+    # A variant that only the header tells is taken for plain FLUX: its rules are the strictest.
+    return IMAGE_RECIPES[variant_of(FLUX, re.split(r"[\\/]", model_name.lower())[-1])]
+
+
+def _flux_sampling(node_id: str, node: object, recipe: ImageRecipe) -> Iterator[Problem]:
+    inputs = inputs_of(node)
     sampler, scheduler = inputs.get("sampler_name"), inputs.get("scheduler")
     if not isinstance(scheduler, str) or scheduler not in recipe.unfit_schedulers:
         return

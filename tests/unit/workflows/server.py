@@ -1,4 +1,5 @@
-"""A server's node classes, as ComfyUI 0.30 answers /object_info, with a few files in their lists; and graphs."""
+"""A server's node classes, as ComfyUI answers /object_info (0.30, and 0.12 where that is the same), with a few files
+in their lists; and graphs."""
 
 import copy
 import json
@@ -6,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from comfy_mcp.workflows import GenerationRequest, Graph, LoraUse, Problem, build, check
+from comfy_mcp.workflows.specs import spec_of
 
 LORA = "pixel_cat.safetensors"
 FLUX = "flux1-dev.safetensors"
@@ -17,6 +19,13 @@ SERVER: dict[str, Any] = json.loads(Path(__file__).with_name("object_info.json")
 def object_info() -> dict[str, Any]:
     """Return a copy of the server's node classes for a test to change."""
     return copy.deepcopy(SERVER)
+
+
+def listed(class_type: str, field: str) -> list[str]:
+    """Return what the server offers for an input."""
+    options = spec_of(SERVER, class_type)
+    assert options is not None
+    return list(options.inputs[field].options or ())
 
 
 def flux_graph() -> Graph:

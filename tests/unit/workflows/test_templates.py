@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from comfy_mcp.workflows import GenerationRequest, Graph, LoraUse, build
+from comfy_mcp.workflows.image_recipes import IMAGE_RECIPES
 from comfy_mcp.workflows.mermaid import to_mermaid
-from comfy_mcp.workflows.recipes import RECIPES
 from comfy_mcp.workflows.templates import Template, find_template, get_template, list_templates
 from mcp_toolserver.errors import InvalidArguments, NotFound
 
@@ -15,8 +15,8 @@ from .server import FLUX, LORA, errors, found
 
 FILES = {
     "checkpoint": {"flux": FLUX, "sdxl": "sd_xl_base_1.0.safetensors", "sd15": "v1-5-pruned.safetensors"},
-    "lora": dict.fromkeys(RECIPES, LORA),
-    "input_image": dict.fromkeys(RECIPES, "room.png"),
+    "lora": dict.fromkeys(IMAGE_RECIPES, LORA),
+    "input_image": dict.fromkeys(IMAGE_RECIPES, "room.png"),
 }
 NAMES = [template.name for template in list_templates()]
 
@@ -41,7 +41,7 @@ def test_every_parameter_sets_what_it_says_and_nothing_else(name: str) -> None:
     template = find_template(name)
     assert template.title
     assert template.description
-    assert template.family in RECIPES
+    assert template.family in IMAGE_RECIPES
     for parameter in template.parameters:
         assert parameter.description
         other: Any = f"{parameter.default} changed" if isinstance(parameter.default, str) else parameter.default + 1
