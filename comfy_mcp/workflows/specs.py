@@ -1,7 +1,7 @@
 """What a node class takes and gives, read from ComfyUI's /object_info."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from comfy_mcp.workflows.graphs import is_list, is_object
@@ -37,6 +37,21 @@ class InputSpec:
     def is_value(self) -> bool:
         """Tell whether the input's value is written into the graph, and not linked."""
         return self.type in VALUE_TYPES and not self.settings.get("forceInput")
+
+    @property
+    def grows_values(self) -> bool:
+        """Tell whether the server takes any number of `name.other` that are values, and not links."""
+        template = self.settings.get("template")
+        grown = template.get("input") if self.grows and is_object(template) else None
+        return any(spec.is_value for spec in _inputs({"input": grown}))
+
+    def brought_by(self, value: object) -> list["InputSpec"]:
+        """Return the inputs, as `name.other`, that a choice of a list with inputs of its own brings."""
+        listed = self.settings.get("options") if self.grows else None
+        options = [option for option in _items(listed) if is_object(option) and option.get("key") == value]
+        return [
+            replace(spec, name=f"{self.name}.{spec.name}") for option in options for spec in _inputs(option, "inputs")
+        ]
 
     def bound(self, which: str) -> int | float | None:
         """Return `min`, `max` or `step` where the server names one."""
@@ -83,8 +98,8 @@ def fits(given: str, wanted: str) -> bool:
     return bool({part.strip() for part in given.split(",")} & {part.strip() for part in wanted.split(",")})
 
 
-def _inputs(entry: Mapping[str, Any]) -> Iterator[InputSpec]:
-    sections = entry.get("input")
+def _inputs(entry: Mapping[str, Any], under: str = "input") -> Iterator[InputSpec]:
+    sections = entry.get(under)
     if not is_object(sections):
         return
     for section in ("required", "optional"):

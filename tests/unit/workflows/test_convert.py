@@ -9,7 +9,7 @@ from comfy_mcp.workflows.graphs import Graph
 from comfy_mcp.workflows.templates import list_templates
 
 from .page import saved
-from .server import SERVER, flux_graph
+from .server import SERVER, flux_graph, object_info
 
 
 def converted(page: dict[str, Any]) -> Graph:
@@ -94,23 +94,76 @@ def test_reroutes_in_a_circle_lead_nowhere() -> None:
     assert "vae" not in converted(page)["8"]["inputs"]
 
 
-def test_what_cannot_be_converted_is_named() -> None:
+def test_a_setter_hands_on_to_its_getters_by_name() -> None:
     page = saved(flux_graph())
-    page["definitions"] = {"subgraphs": [{"id": "a1b2", "name": "Upscale twice"}]}
     page["nodes"] += [
-        {"id": 30, "type": "a1b2", "mode": 0},
-        {"id": 31, "type": "KSamplerr", "mode": 0},
-        {"id": 32, "type": "SaveVideo", "mode": 0, "widgets_values": ["v", "auto", "h264", "auto"]},
+        {"id": 20, "type": "SetNode", "inputs": [{"name": "VAE", "link": 50}], "widgets_values": ["vae"]},
+        {"id": 21, "type": "GetNode", "outputs": [{"name": "VAE", "type": "VAE"}], "widgets_values": ["vae"]},
     ]
-    _, problems = convert(page, SERVER)
+    page["links"].append([50, 1, 2, 20, 0, "VAE"])
+    relinked(page, 8, "vae", 21, 0)
+    assert converted(page) == flux_graph()
+
+
+def test_a_choice_brings_values_of_its_own() -> None:
+    page = saved(flux_graph())
+    values = ["clip", "auto", "h264", "re-encode", 18.0]
+    page["nodes"].append({"id": 32, "type": "SaveVideo", "mode": 0, "widgets_values": values})
+    assert converted(page)["32"]["inputs"] == {
+        "filename_prefix": "clip",
+        "format": "auto",
+        "codec": "h264",
+        "codec.encoding": "re-encode",
+        "codec.encoding.crf": 18.0,
+    }
+
+
+def test_any_number_of_links_is_taken_as_it_stands() -> None:
+    server = object_info()
+    template: dict[str, Any] = {
+        "template": {"input": {"required": {"image": ["IMAGE", {}]}}, "prefix": "image", "min": 2, "max": 9}
+    }
+    server["BatchImages"] = {"input": {"required": {"images": ["COMFY_AUTOGROW_V3", template]}}, "output": ["IMAGE"]}
+    page = saved(flux_graph())
+    inputs = [{"name": f"images.image{n}", "type": "IMAGE", "link": 60 + n} for n in range(2)]
+    page["nodes"].append({"id": 33, "type": "BatchImages", "inputs": inputs, "widgets_values": []})
+    page["links"] += [[60, 8, 0, 33, 0, "IMAGE"], [61, 8, 0, 33, 1, "IMAGE"]]
+    graph, problems = convert(page, server)
+    assert problems == []
+    assert graph["33"]["inputs"] == {"images.image0": ["8", 0], "images.image1": ["8", 0]}
+
+
+def test_lists_are_written_so_that_nobody_takes_them_for_links() -> None:
+    page = saved(flux_graph())
+    node_of(page, 6)["widgets_values"] = {"width": [1, 2], "height": 1024, "batch_size": 1}
+    assert converted(page)["6"]["inputs"]["width"] == {"__value__": [1, 2]}
+
+
+def test_what_cannot_be_converted_is_named() -> None:
+    server = object_info()
+    template: dict[str, Any] = {
+        "template": {"input": {"required": {"text": ["STRING", {}]}}, "prefix": "text", "min": 1, "max": 9}
+    }
+    server["JoinTexts"] = {"input": {"required": {"texts": ["COMFY_AUTOGROW_V3", template]}}, "output": ["STRING"]}
+    page = saved(flux_graph())
+    page["nodes"] += [
+        {"id": 30, "type": "workflow>Upscale twice", "mode": 0},
+        {"id": 31, "type": "KSamplerr", "mode": 0},
+        {"id": 32, "type": "JoinTexts", "mode": 0, "widgets_values": ["a", "b"]},
+        {"id": 33, "type": "2c61139d-9c34-4c7e-a083-7a67cc4770ad", "mode": 0},
+    ]
+    _, problems = convert(page, server)
     assert [(problem.node_id, problem.code) for problem in problems] == [
         ("30", "not_convertible"),
         ("31", "missing_node_type"),
         ("32", "not_convertible"),
+        ("33", "not_convertible"),
     ]
-    assert "`Upscale twice`" in problems[0].message
+    assert "group node" in problems[0].message
     assert "Export (API)" in problems[0].message
     assert problems[1].closest_matches[0] == "KSampler"
+    assert "`texts`" in problems[2].message
+    assert "definition is missing" in problems[3].message
 
 
 BROKEN: list[dict[str, Any]] = [
