@@ -8,7 +8,8 @@ from starlette.applications import Starlette
 from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.engines.comfyui_http import fixed
 from comfy_mcp.engines.selection import EngineName, Selection, Wanted
-from comfy_mcp.generation import DescribeLora, Generation, LoraFacts
+from comfy_mcp.generation.generation import Generation
+from comfy_mcp.generation.named_files import DescribeLora, LoraFacts, NamedFiles
 from comfy_mcp.images import Images
 from comfy_mcp.jobs.jobs import Jobs
 from comfy_mcp.jobs.store import JobStore
@@ -69,12 +70,7 @@ def build(settings: ComfySettings) -> ToolServer:
     base_models = BaseModels(models, folders)
     checks = WorkflowChecks(comfyui.object_info, _architecture_teller(library), base_models.certain_family)
     generation = Generation(
-        jobs,
-        models,
-        base_models,
-        checks,
-        selected=selection.selected,
-        describe_lora=_describer(library),
+        jobs, NamedFiles(models, _describer(library)), base_models, checks, selected=selection.selected
     )
     system = System(comfyui, selection.selected)
 

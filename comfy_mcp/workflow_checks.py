@@ -53,6 +53,10 @@ class WorkflowChecks:
             return await self._check(workflow, await self._object_info(refresh=True))
         return checked
 
+    async def has_nodes(self, *class_types: str) -> bool:
+        """Tell whether the engine has all of these node classes."""
+        return set(class_types) <= (await self._object_info()).keys()
+
     async def _check(self, workflow: object, object_info: ObjectInfo) -> CheckedWorkflow:
         graph, is_page = unwrapped(workflow), False
         if is_object(graph) and is_ui_graph(graph):

@@ -19,7 +19,7 @@ CONTRACT = {
         *("list-loras", "get-lora-info", "upload-lora", "download-lora", "delete-lora"),
         *("upload-lora-chunked-start", "upload-lora-chunked-append", "upload-lora-chunked-status"),
         *("upload-lora-chunked-abort", "upload-lora-chunked-finish", "list-uploads"),
-        *("list-models", "upload-image", "execute-workflow", "validate-workflow", "generate-image"),
+        *("list-models", "upload-image", "execute-workflow", "validate-workflow", "generate-image", "generate-video"),
         *("list-workflows", "get-workflow", "get-job", "wait-job", "cancel-job", "list-jobs"),
         *("get-object-info", "get-system-info"),
     ],

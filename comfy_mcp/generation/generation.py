@@ -1,24 +1,34 @@
-"""From what a caller asks to a job: choose the model, name the LoRAs, build and check the graph, submit it."""
+"""Start jobs: choose the model, name the files, build and check the graph, submit it."""
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 from uuid import uuid4
 
 from comfy_mcp.engines.selection import Selected
+from comfy_mcp.generation.named_files import NamedFiles
+from comfy_mcp.generation.requests import RANDOM_SEED, AnimationRequest, ImageRequest
 from comfy_mcp.graph_inputs import with_inputs
 from comfy_mcp.jobs.jobs import Jobs
 from comfy_mcp.jobs.live import JobState
 from comfy_mcp.jobs.store import JobRecord
 from comfy_mcp.models.base_models import BaseModels
-from comfy_mcp.models.models import LORAS, Models, find_name
 from comfy_mcp.workflow_checks import CheckedWorkflow, WorkflowChecks
-from comfy_mcp.workflows import GenerationRequest, Graph, LoraUse, build, has_errors
+from comfy_mcp.workflows import (
+    BuiltGraph,
+    GenerationRequest,
+    Graph,
+    VideoRequest,
+    build,
+    build_video,
+    has_errors,
+)
+from comfy_mcp.workflows.video_recipes import image_recipe, video_recipe
+from comfy_mcp.workflows.video_settings import VideoSettings
 from mcp_toolserver.errors import BackendUnavailable, InvalidArguments
 
-RANDOM_SEED = -1
 # Half of ComfyUI's range: the other half does not fit the signed integers of databases and of many languages.
 _SEEDS = 2**63
 EMBEDDED_PIXELS = 32
@@ -26,68 +36,23 @@ EMBEDDED_PIXELS = 32
 _CONVERTED = "The workflow was converted from the form that ComfyUI's page saves; its seeds are those saved in it."
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoraFacts:
-    """What the file of a LoRA tells that matters here; `text_encoder` is whether it changes one."""
-
-    trigger_words: tuple[str, ...]
-    text_encoder: bool
-
-
-DescribeLora = Callable[[str], Awaitable[LoraFacts | None]]
-"""Return what is known of a LoRA, by the name that its loader takes, or None where its file is out of reach."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraChoice:
-    """A LoRA as the caller names it."""
-
-    name: str
-    strength: float = 1.0
-    strength_clip: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageRequest:
-    """What a caller asks of a picture; None leaves a value to the model's family. Seed -1 is a random one."""
-
-    prompt: str
-    negative_prompt: str = ""
-    checkpoint: str | None = None
-    loras: tuple[LoraChoice, ...] = ()
-    width: int | None = None
-    height: int | None = None
-    seed: int = RANDOM_SEED
-    steps: int | None = None
-    cfg_scale: float | None = None
-    guidance: float | None = None
-    sampler: str | None = None
-    scheduler: str | None = None
-    batch_size: int = 1
-    input_image: str | None = None
-    denoise: float | None = None
-    engine: str | None = None
-
-
 class Generation:
-    """Start jobs that make pictures."""
+    """Start jobs that make pictures and videos."""
 
     def __init__(
         self,
         jobs: Jobs,
-        models: Models,
+        files: NamedFiles,
         base_models: BaseModels,
         checks: WorkflowChecks,
         *,
         selected: Callable[[], Awaitable[Selected]],
-        describe_lora: DescribeLora,
     ) -> None:
         self._jobs = jobs
-        self._models = models
+        self._files = files
         self._base_models = base_models
         self._checks = checks
         self._selected = selected
-        self._describe_lora = describe_lora
 
     async def generate(self, request: ImageRequest) -> JobState:
         """Start a job for one request, on the right graph for its model; returns once ComfyUI has accepted it.
@@ -98,13 +63,16 @@ class Generation:
         selected = await self._selected()
         _check_engine(request.engine, selected)
         base = await self._base_models.choose(request.checkpoint)
-        loras, lora_warnings = await self._loras(request)
+        patches_model = image_recipe(base.variant).controlnet == "model"
+        loras, lora_warnings = await self._files.loras(request.loras, request.prompt)
+        upscale_model, upscale_warnings = await self._files.upscale_model(request.upscale_model)
+        controlnet, control_warnings = await self._files.controlnet(request.controlnet, patches_model=patches_model)
         job_id = str(uuid4())
         built = build(
             GenerationRequest(
                 prompt=request.prompt,
                 checkpoint=base.model,
-                seed=secrets.randbelow(_SEEDS) if request.seed == RANDOM_SEED else request.seed,
+                seed=_seed(request.seed),
                 negative_prompt=request.negative_prompt,
                 loras=loras,
                 width=request.width,
@@ -116,34 +84,61 @@ class Generation:
                 scheduler=request.scheduler,
                 batch_size=request.batch_size,
                 input_image=request.input_image,
+                reference_images=request.reference_images,
+                mask=request.mask,
                 denoise=request.denoise,
+                hires=request.hires,
+                upscale_model=upscale_model,
+                controlnet=controlnet,
                 # Names of its own keep the address of a picture true after the output folder was cleared.
                 filename_prefix=f"loraloop_{job_id[:8]}",
             ),
             base.variant,
         )
         graph, doubts = _runnable(await self._checks.check(built.graph))
-        warnings = (
-            *base.warnings,
-            *built.warnings,
-            *lora_warnings,
-            *doubts,
-            *_honest(selected, built.settings.width, built.settings.height),
+        said = (base.warnings, built.warnings, lora_warnings, upscale_warnings, control_warnings, doubts)
+        warnings = [*_joined(said), *_honest(selected, *_size_of(built, request))]
+        return await self._start(
+            "generate-image", job_id, selected, graph, built.workflow_name, built.settings.seed, warnings
         )
-        return await self._jobs.start(
-            JobRecord(
-                job_id=job_id,
-                tool="generate-image",
-                status="queued",
-                created_at=time.time(),
-                engine=selected.engine,
-                engine_url=selected.url,
-                workflow_name=built.workflow_name,
-                seed=built.settings.seed,
-                graph=graph,
-                warnings=tuple(dict.fromkeys(warnings)),
-            )
+
+    async def animate(self, request: AnimationRequest) -> tuple[JobState, VideoSettings]:
+        """Start a job for a video, and return it with what is really rendered; refuses as `generate` does."""
+        selected = await self._selected()
+        _check_engine(request.engine, selected)
+        base = await self._base_models.choose(
+            request.video_model, "videos", reads_image=request.input_image is not None
         )
+        # A model for pictures is refused before the files of a video are looked for.
+        video_recipe(base.variant)
+        loras, lora_warnings = await self._files.loras(request.loras, request.prompt)
+        job_id = str(uuid4())
+        built = build_video(
+            VideoRequest(
+                checkpoint=base.model,
+                seed=_seed(request.seed),
+                prompt=request.prompt,
+                negative_prompt=request.negative_prompt,
+                input_image=request.input_image,
+                loras=loras,
+                width=request.width,
+                height=request.height,
+                frames=request.frames,
+                fps=request.fps,
+                steps=request.steps,
+                cfg_scale=request.cfg_scale,
+                motion_strength=request.motion_strength,
+                as_webp=not await self._checks.has_nodes("CreateVideo", "SaveVideo"),
+                filename_prefix=f"video/loraloop_{job_id[:8]}",
+            ),
+            base.variant,
+        )
+        graph, doubts = _runnable(await self._checks.check(built.graph))
+        warnings = _joined((base.warnings, built.warnings, lora_warnings, doubts))
+        state = await self._start(
+            "generate-video", job_id, selected, graph, built.workflow_name, built.settings.seed, warnings
+        )
+        return state, built.settings
 
     async def execute(self, workflow: Mapping[str, Any], inputs: Mapping[str, Any], name: str) -> JobState:
         """Start a job for a caller's own graph, with `inputs` put into it; a graph of the page is converted first.
@@ -156,43 +151,33 @@ class Generation:
         if inputs and checked.graph is not None:
             checked = await self._checks.check(with_inputs(checked.graph, inputs))
         graph, doubts = _runnable(checked)
-        warnings = (*converted, *doubts, *_honest(selected, None, None))
+        warnings = [*converted, *doubts, *_honest(selected, None, None)]
+        return await self._start("execute-workflow", str(uuid4()), selected, graph, name, None, warnings)
+
+    async def _start(
+        self,
+        tool: str,
+        job_id: str,
+        selected: Selected,
+        graph: Graph,
+        workflow_name: str,
+        seed: int | None,
+        warnings: Iterable[str],
+    ) -> JobState:
         return await self._jobs.start(
             JobRecord(
-                job_id=str(uuid4()),
-                tool="execute-workflow",
+                job_id=job_id,
+                tool=tool,
                 status="queued",
                 created_at=time.time(),
                 engine=selected.engine,
                 engine_url=selected.url,
-                workflow_name=name,
+                workflow_name=workflow_name,
+                seed=seed,
                 graph=graph,
-                warnings=warnings,
+                warnings=tuple(warnings),
             )
         )
-
-    async def _loras(self, request: ImageRequest) -> tuple[tuple[LoraUse, ...], list[str]]:
-        if not request.loras:
-            return (), []
-        names = await self._models.names(LORAS)
-        uses: list[LoraUse] = []
-        warnings: list[str] = []
-        for index, choice in enumerate(request.loras):
-            name = find_name(choice.name, names, field=f"loras.{index}.name", what="LoRA")
-            if name != choice.name:
-                warnings.append(f"LoRA {choice.name} was taken for `{name}`.")
-            facts = await self._describe_lora(name)
-            if facts is not None:
-                warnings += _missing_trigger(name, facts, request.prompt)
-            uses.append(
-                LoraUse(
-                    name=name,
-                    strength=choice.strength,
-                    strength_clip=choice.strength_clip,
-                    model_only=facts is not None and not facts.text_encoder,
-                )
-            )
-        return tuple(uses), warnings
 
 
 def _runnable(checked: CheckedWorkflow) -> tuple[Graph, list[str]]:
@@ -218,11 +203,18 @@ def _check_engine(wanted: str | None, selected: Selected) -> None:
     )
 
 
-def _missing_trigger(name: str, facts: LoraFacts, prompt: str) -> list[str]:
-    words = [word for word in facts.trigger_words if word.strip()]
-    if not words or any(word.lower() in prompt.lower() for word in words):
-        return []
-    return [f"The prompt lacks the trigger word of `{name}`: without `{words[0]}` it may show little effect."]
+def _seed(asked: int) -> int:
+    return secrets.randbelow(_SEEDS) if asked == RANDOM_SEED else asked
+
+
+def _joined(said: Iterable[Iterable[str]]) -> list[str]:
+    return list(dict.fromkeys(warning for warnings in said for warning in warnings))
+
+
+def _size_of(built: BuiltGraph, request: ImageRequest) -> tuple[int | None, int | None]:
+    width, height = built.settings.width, built.settings.height
+    scale = 1.0 if request.hires is None else request.hires.scale
+    return (None, None) if width is None or height is None else (round(width * scale), round(height * scale))
 
 
 def _honest(selected: Selected, width: int | None, height: int | None) -> list[str]:

@@ -1,0 +1,74 @@
+"""What a caller asks for, as the tools hand it on: names as people write them, and a seed of -1 for any."""
+
+from dataclasses import dataclass
+
+from comfy_mcp.workflows import Hires
+
+RANDOM_SEED = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraChoice:
+    """A LoRA as the caller names it."""
+
+    name: str
+    strength: float = 1.0
+    strength_clip: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlNetChoice:
+    """A ControlNet as the caller names it, and the picture that it reads."""
+
+    name: str
+    image: str
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRequest:
+    """What a caller asks of a picture; None leaves a value to the model's family. Seed -1 is a random one."""
+
+    prompt: str
+    negative_prompt: str = ""
+    checkpoint: str | None = None
+    loras: tuple[LoraChoice, ...] = ()
+    width: int | None = None
+    height: int | None = None
+    seed: int = RANDOM_SEED
+    steps: int | None = None
+    cfg_scale: float | None = None
+    guidance: float | None = None
+    sampler: str | None = None
+    scheduler: str | None = None
+    batch_size: int = 1
+    input_image: str | None = None
+    reference_images: tuple[str, ...] = ()
+    mask: str | None = None
+    denoise: float | None = None
+    hires: Hires | None = None
+    upscale_model: str | None = None
+    controlnet: ControlNetChoice | None = None
+    engine: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnimationRequest:
+    """What a caller asks of a video; None leaves a value to the model's family. Seed -1 is a random one."""
+
+    prompt: str = ""
+    negative_prompt: str | None = None
+    input_image: str | None = None
+    video_model: str | None = None
+    loras: tuple[LoraChoice, ...] = ()
+    width: int | None = None
+    height: int | None = None
+    frames: int = 49
+    fps: int = 24
+    motion_strength: float | None = None
+    seed: int = RANDOM_SEED
+    steps: int | None = None
+    cfg_scale: float | None = None
+    engine: str | None = None
