@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 _FORMATS = {"JPEG", "MPO", "PNG", "WEBP"}
 _TURNED_SIDEWAYS = (5, 6, 7, 8)
 MAX_PIXELS = 100_000_000
+THUMBNAIL_SIDE = 256
+_THUMBNAIL_QUALITY = 80
 
 
 class BadImage(ValueError):
@@ -85,6 +87,17 @@ def open_image(data: bytes, *, enough: int) -> tuple[Image.Image, ImageSize]:
     except (OSError, ValueError, SyntaxError) as error:
         raise BadImage(f"it does not decode: {error}") from None
     return image, size
+
+
+def thumbnail(data: bytes) -> bytes:
+    """Return an image as a JPEG of at most 256 x 256, turned upright; raises BadImage. Blocks."""
+    image, _ = open_image(data, enough=2 * THUMBNAIL_SIDE)
+    with image:
+        small = ImageOps.exif_transpose(image).convert("RGB")
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    file = BytesIO()
+    small.save(file, "JPEG", quality=_THUMBNAIL_QUALITY)
+    return file.getvalue()
 
 
 def _what_it_is(data: bytes) -> str:

@@ -1,22 +1,18 @@
 """The pictures of a dataset: whole by ranges, or small ones to look at."""
 
-from io import BytesIO
 from pathlib import Path
 from urllib.parse import quote
 
 from anyio import CapacityLimiter, to_thread
-from PIL import Image, ImageOps
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from aitk_mcp.datasets.datasets import Datasets
-from aitk_mcp.images import BadImage, open_image
+from aitk_mcp.images import THUMBNAIL_SIDE, BadImage, thumbnail
 from mcp_toolserver.errors import InvalidArguments, NotFound
 from mcp_toolserver.files import ranged_file_response
 
-_SIDE = 256
-_QUALITY = 80
 _DECODERS = 2
 
 
@@ -40,7 +36,7 @@ def dataset_routes(datasets: Datasets) -> list[Route]:
             headers = {"ETag": tag, "Cache-Control": "private, max-age=3600"}
             if request.headers.get("if-none-match") == tag:
                 return Response(status_code=304, headers=headers)
-            small = await to_thread.run_sync(_thumbnail, path, limiter=threads)
+            small = await to_thread.run_sync(lambda: thumbnail(path.read_bytes()), limiter=threads)
         except FileNotFoundError:
             raise NotFound(
                 f"`{filename}` was deleted at this moment.", hint="get-dataset lists what is left."
@@ -58,14 +54,4 @@ def dataset_routes(datasets: Datasets) -> list[Route]:
 
 def _tag(path: Path) -> str:
     state = path.stat()
-    return f'"{state.st_ino:x}-{state.st_size:x}-{state.st_mtime_ns:x}-{_SIDE}"'
-
-
-def _thumbnail(path: Path) -> bytes:
-    image, _ = open_image(path.read_bytes(), enough=2 * _SIDE)
-    with image:
-        small = ImageOps.exif_transpose(image).convert("RGB")
-    small.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    file = BytesIO()
-    small.save(file, "JPEG", quality=_QUALITY)
-    return file.getvalue()
+    return f'"{state.st_ino:x}-{state.st_size:x}-{state.st_mtime_ns:x}-{THUMBNAIL_SIDE}"'
