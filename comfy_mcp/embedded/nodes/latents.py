@@ -1,10 +1,13 @@
-"""The nodes that make latents, and turn them into pictures and back."""
+"""The nodes that make latents, enlarge them, and turn them into pictures and back."""
+
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from comfy_mcp.embedded.nodes.definitions import Input, NodeDefinition, NodeResult, Output, Run
 from comfy_mcp.embedded.nodes.geometry import enlarge, reduce
+from comfy_mcp.embedded.nodes.loaders import words
 from comfy_mcp.embedded.nodes.models import RENDERED_SIZE_PX, Latents, Pictures, PixelSpace
 from tinyflux import IMAGE_TOKENS, LATENT_WIDTH, from_bytes, pack, to_bytes, unpack
 
@@ -51,17 +54,33 @@ def _decode_tiled(
 
 
 def _encode(run: Run, *, pixels: Pictures, vae: PixelSpace | None) -> NodeResult:
+    return NodeResult((encoded(pixels, vae),))
+
+
+def encoded(pixels: Pictures, vae: PixelSpace | None) -> Latents:
+    """Turn pictures into latents; their sides become whole numbers of latent cells."""
     if vae is None:
         raise RuntimeError("The `vae` input is null: connect it to a loader that has a VAE.")
     height, width = pixels.pixels.shape[1:3]
     samples = pack(from_bytes(reduce(pixels.pixels)))
-    grid = [max(_GRID_PX, length // _GRID_PX * _GRID_PX) for length in (width, height)]
-    return NodeResult((Latents(samples, *grid),))
+    width, height = (max(_GRID_PX, length // _GRID_PX * _GRID_PX) for length in (width, height))
+    return Latents(samples, width, height)
 
 
 def _repeat(run: Run, *, samples: Latents, amount: int) -> NodeResult:
     repeated = np.tile(samples.samples, (amount, 1, 1))
-    return NodeResult((Latents(repeated, samples.width_px, samples.height_px),))
+    # One mask serves a whole batch; several stay beside their pictures.
+    many = samples.mask is not None and len(samples.mask) > 1
+    mask = np.tile(samples.mask, (amount, 1, 1, 1)) if many and samples.mask is not None else samples.mask
+    return NodeResult((replace(samples, samples=repeated, mask=mask),))
+
+
+def _enlarge(run: Run, *, samples: Latents, upscale_method: str, scale_by: float) -> NodeResult:
+    # The model renders 32 x 32 pixels for every size: what grows is the size that decoding scales them to.
+    width, height = (
+        max(1, round(side / _GRID_PX * scale_by)) * _GRID_PX for side in (samples.width_px, samples.height_px)
+    )
+    return NodeResult((replace(samples, width_px=width, height_px=height),))
 
 
 def _size(default: int, step: int) -> tuple[Input, Input, Input]:
@@ -140,5 +159,18 @@ LATENT_NODES = (
         (Input("samples", "LATENT"), Input("amount", "INT", {"default": 1, "min": 1, "max": 64})),
         (_LATENT,),
         _repeat,
+    ),
+    NodeDefinition(
+        "LatentUpscaleBy",
+        "Upscale Latent By",
+        "latent",
+        "Enlarge latents by a factor, for a second pass over a larger picture.",
+        (
+            Input("samples", "LATENT"),
+            Input("upscale_method", "COMBO", {}, words("nearest-exact", "bilinear", "area", "bicubic", "bislerp")),
+            Input("scale_by", "FLOAT", {"default": 1.5, "min": 0.01, "max": 8.0, "step": 0.01}),
+        ),
+        (_LATENT,),
+        _enlarge,
     ),
 )

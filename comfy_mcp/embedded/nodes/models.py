@@ -5,6 +5,7 @@ CLIP, VAE       TextEncoder, PixelSpace: tinyflux needs no weights for either
 CONDITIONING    list of (TextConditioning, settings), as in ComfyUI
 LATENT          Latents: what the model works on, and the size in pixels that was asked for
 IMAGE           Pictures: bytes, and how they came to be
+MASK            numbers (B, H, W) from 0, kept, to 1, changed
 """
 
 import logging
@@ -55,11 +56,15 @@ class PixelSpace:
 
 @dataclass(frozen=True, slots=True)
 class Latents:
-    """Packed pictures (B, 64, 48) of 32 x 32 pixels, and the size in pixels that decoding scales them to."""
+    """Packed pictures (B, 64, 48) of 32 x 32 pixels, and the size in pixels that decoding scales them to.
+
+    `mask` (B or 1, 32, 32, 1) is 1 where sampling may change the picture, and None where it may everywhere.
+    """
 
     samples: NDArray[np.float32]
     width_px: int
     height_px: int
+    mask: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 """KSampler: from noise, or from a picture, to a picture."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,20 @@ from comfy_mcp.embedded.nodes.geometry import preview_jpeg
 from comfy_mcp.embedded.nodes.latents import shown_pixels
 from comfy_mcp.embedded.nodes.loaders import words
 from comfy_mcp.embedded.nodes.models import Conditioning, Latents, Model
-from tinyflux import SAMPLERS, SCHEDULERS, TextConditioning, add_noise, sample, seeded_noise, seeded_random, sigmas
+from tinyflux import (
+    SAMPLERS,
+    SCHEDULERS,
+    TextConditioning,
+    add_noise,
+    pack,
+    sample,
+    seeded_noise,
+    seeded_random,
+    sigmas,
+    unpack,
+)
+
+Velocity = Callable[[NDArray[np.float32], float], NDArray[np.float32]]
 
 DEFAULT_GUIDANCE = 3.5
 # What tinyflux's guidance input was distilled for; it never saw a number beyond.
@@ -56,10 +71,27 @@ def _sample(
 
     levels = sigmas(scheduler, steps, denoise)
     start = latent_image.samples
+    noise = seeded_noise(seed, len(start))
     if len(levels) > 0:
-        start = add_noise(start, seeded_noise(seed, len(start)), float(levels[0]))
-    finished = sample(velocity, start, levels, sampler_name, seeded_random(seed + 1), told)
-    return NodeResult((Latents(finished, latent_image.width_px, latent_image.height_px),))
+        start = add_noise(start, noise, float(levels[0]))
+    inner = velocity if latent_image.mask is None else _within(latent_image, latent_image.mask, noise, velocity)
+    finished = sample(inner, start, levels, sampler_name, seeded_random(seed + 1), told)
+    return NodeResult((replace(latent_image, samples=finished),))
+
+
+def _within(kept: Latents, mask: NDArray[np.float32], noise: NDArray[np.float32], velocity: Velocity) -> Velocity:
+    """Hold a walk to a mask: outside, the model sees the noised picture, and the walk leads back to it."""
+
+    def joined(inside: NDArray[np.float32], outside: NDArray[np.float32]) -> NDArray[np.float32]:
+        kept_pixels = unpack(outside)
+        return pack((kept_pixels + mask * (unpack(inside) - kept_pixels)).astype(np.float32))
+
+    def held(x: NDArray[np.float32], level: float) -> NDArray[np.float32]:
+        seen = joined(x, add_noise(kept.samples, noise, level))
+        expected = (seen - level * velocity(seen, level)).astype(np.float32)
+        return (x - joined(expected, kept.samples)) / np.float32(level)
+
+    return held
 
 
 _INPUTS = (
