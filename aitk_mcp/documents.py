@@ -65,7 +65,9 @@ class TrainingDocument:
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """Return the sample prompts, in either form that AI Toolkit takes, with the trigger word filled in."""
+        """Return the prompts that are drawn, in either form that AI Toolkit takes, with the trigger word filled in."""
+        if self.block("train").get("disable_sampling"):
+            return ()
         sample = self.block("sample")
         entries = sample.get("samples")
         if entries is None:

@@ -103,12 +103,11 @@ def read_recipe(document: TrainingDocument) -> Recipe:
 def _sample_plan(document: TrainingDocument) -> SamplePlan:
     train, sample = document.block("train"), document.block("sample")
     seed, walk = int(sample.get("seed", 0)), bool(sample.get("walk_seed", False))
-    prompts = () if train.get("disable_sampling") else document.prompts
     return SamplePlan(
         every=int(sample.get("sample_every", 100) or 0),
         start_step=int(sample.get("sample_start_step", 0)),
         skip_first=bool(train.get("skip_first_sample", False)),
-        prompts=tuple((prompt, seed + index if walk else seed) for index, prompt in enumerate(prompts)),
+        prompts=tuple((prompt, seed + index if walk else seed) for index, prompt in enumerate(document.prompts)),
         steps=int(sample.get("sample_steps", 20)),
         guidance=float(sample.get("guidance_scale", 4)),
         side=max(32, min(int(sample.get("width", 512)), int(sample.get("height", 512)))),

@@ -8,6 +8,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from aitk_mcp.tools.samples import sample_tools
+from aitk_mcp.tools.training_deletion import deletion_tools
 from aitk_mcp.tools.training_outputs import output_tools
 from aitk_mcp.trainers.port import JobStatus
 from aitk_mcp.training.jobs import TrainingJobs
@@ -238,4 +240,6 @@ def training_tools(jobs: TrainingJobs) -> list[AnyTool]:
         Tool(name="list-training-jobs", args=ListTrainingJobs, result=TrainingJobList, effect=Effect.READ, run=list_),
         Tool(name="reconcile-jobs", args=ReconcileJobs, result=Reconciled, effect=Effect.WRITE, run=reconcile),
         *output_tools(jobs),
+        *sample_tools(jobs),
+        *deletion_tools(jobs),
     ]

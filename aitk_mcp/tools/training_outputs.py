@@ -1,4 +1,4 @@
-"""The tools that show what a training wrote: its log, its loss, its sample pictures."""
+"""The tools that show what a training wrote: its log and its loss."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Literal
@@ -27,13 +27,6 @@ class GetTrainingLoss(Arguments):
     classic_mistakes: ClassVar[Mapping[str, str]] = _JOB_ID_MISTAKES
     job_id: str = Field(description=_JOB_ID)
     max_points: int = Field(200, ge=1, le=20000, description="most points to return, evenly spread over the steps")
-
-
-class ListSamples(Arguments):
-    """List the sample pictures that a training drew of its test prompts, oldest first."""
-
-    classic_mistakes: ClassVar[Mapping[str, str]] = _JOB_ID_MISTAKES
-    job_id: str = Field(description=_JOB_ID)
 
 
 class TrainingLogs(Result):
@@ -66,24 +59,6 @@ class TrainingLoss(Result):
     plot_url: str = Field(description="address of a PNG of the curve")
 
 
-class TrainingSample(Result):
-    """A picture drawn while training."""
-
-    url: str = Field(description="address to fetch it from")
-    filename: str = Field(description="its file name")
-    step: int = Field(description="after which step it was drawn; 0 is the base model without training")
-    prompt_index: int = Field(description="which of the test prompts, counted from 0")
-    prompt: str | None = Field(description="the prompt")
-
-
-class SampleList(Result):
-    """The sample pictures of a training."""
-
-    job_id: str = Field(description="id of the job")
-    samples: list[TrainingSample] = Field(description="the pictures, oldest first")
-    note: str | None = Field(description="what to know about the pictures, such as that small ones were scaled")
-
-
 def output_tools(jobs: TrainingJobs) -> list[AnyTool]:
     """Return the tools for what trainings write."""
 
@@ -109,26 +84,7 @@ def output_tools(jobs: TrainingJobs) -> list[AnyTool]:
             plot_url=f"{call.base_url}/jobs/{quote(args.job_id)}/loss.png",
         )
 
-    async def samples(args: ListSamples, call: Call) -> SampleList:
-        job, found = await jobs.samples(args.job_id)
-        scaled = "Drawn by the embedded engine at 32 x 32 and scaled." if job.engine == "embedded" else None
-        return SampleList(
-            job_id=args.job_id,
-            samples=[
-                TrainingSample(
-                    url=f"{call.base_url}/samples/{quote(args.job_id)}/{quote(sample.path.name)}",
-                    filename=sample.path.name,
-                    step=sample.step,
-                    prompt_index=sample.prompt_index,
-                    prompt=job.prompts[sample.prompt_index] if sample.prompt_index < len(job.prompts) else None,
-                )
-                for sample in found
-            ],
-            note=scaled if found else None,
-        )
-
     return [
         Tool(name="get-training-logs", args=GetTrainingLogs, result=TrainingLogs, effect=Effect.READ, run=logs),
         Tool(name="get-training-loss", args=GetTrainingLoss, result=TrainingLoss, effect=Effect.READ, run=loss),
-        Tool(name="list-samples", args=ListSamples, result=SampleList, effect=Effect.READ, run=samples),
     ]

@@ -1,12 +1,15 @@
 """What trainings offer beside the tools: pictures to look at, and the status addresses that older scripts call."""
 
+from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from aitk_mcp.images import BadImage, thumbnail
 from aitk_mcp.tools.training import describe
 from aitk_mcp.training.jobs import TrainingJobs
 from mcp_toolserver.envelope import JsonResponse
+from mcp_toolserver.errors import InvalidArguments
 
 _MOST_JOBS = 200
 # What trainers draw; the standard library's table is read from disk at its first use, which would block the loop.
@@ -28,7 +31,17 @@ def training_routes(jobs: TrainingJobs) -> list[BaseRoute]:
 
     async def sample(request: Request) -> Response:
         path = await jobs.sample_file(request.path_params["job_id"], request.path_params["filename"])
-        return FileResponse(path, media_type=_MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream"))
+        if request.query_params.get("thumb", "0") in ("", "0", "false"):
+            return FileResponse(path, media_type=_MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream"))
+        try:
+            small = await to_thread.run_sync(lambda: thumbnail(path.read_bytes()))
+        except BadImage as error:
+            raise InvalidArguments(
+                f"`{path.name}` has no small picture: {error}.",
+                hint="Ask for it without `thumb`.",
+                details={"field": "thumb", "filename": path.name},
+            ) from error
+        return Response(small, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     async def all_jobs(request: Request) -> Response:
         reports, _ = await jobs.all(limit=_MOST_JOBS)

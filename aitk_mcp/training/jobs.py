@@ -3,11 +3,10 @@
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import anyio
 from anyio import to_thread
@@ -15,11 +14,13 @@ from anyio import to_thread
 from aitk_mcp.documents import TrainingDocument
 from aitk_mcp.job_log import read_losses, tidy_lines
 from aitk_mcp.loss_log import LossPoint
-from aitk_mcp.recipes.problems import Problem, refuse
+from aitk_mcp.recipes.problems import refuse
 from aitk_mcp.trainers.port import JobStatus, Order, Sample, Trainer, TrainerJob
+from aitk_mcp.training.config_source import ConfigSource
 from aitk_mcp.training.loss_curve import Trend, draw_curve, sparkline, thin, trend_of
+from aitk_mcp.training.outcomes import DeleteOutcome, StopOutcome, deletion_in_words, stop_in_words
 from aitk_mcp.training.reports import TrainingReport, report_of
-from mcp_toolserver.errors import InvalidArguments, NotFound, closest
+from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, closest
 from mcp_toolserver.tools import Report, unheard
 
 log = logging.getLogger(__name__)
@@ -28,55 +29,6 @@ _TEND_EVERY_S = 1.0
 _LOOK_FIRST_S, _LOOK_LAST_S = 0.1, 1.0
 _STATUS_BYTES = 64 * 1024
 _LOG_BYTES, _MOST_LOG_BYTES = 128 * 1024, 8 * 1024 * 1024
-
-
-class StoredConfig(Protocol):
-    """A config that the user created."""
-
-    @property
-    def name(self) -> str:
-        """Return its name."""
-        ...
-
-    @property
-    def path(self) -> Path:
-        """Return the file that the trainer reads."""
-        ...
-
-    @property
-    def training(self) -> TrainingDocument:
-        """Return what the file says, with its placeholders filled in."""
-        ...
-
-
-class Verdict(Protocol):
-    """What was found about a config."""
-
-    @property
-    def problems(self) -> Sequence[Problem]:
-        """Return errors, which would make the training fail, and warnings."""
-        ...
-
-
-class ConfigSource(Protocol):
-    """Where configs are found by name."""
-
-    async def get(self, name: str) -> StoredConfig:
-        """Return a config; raise NotFound with the closest names."""
-        ...
-
-    async def check_stored(self, name: str) -> Verdict:
-        """Say what is wrong with a config as it is now."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class StopOutcome:
-    """What became of a stop: the job as it is now, whether this stop saved it, and what that means in words."""
-
-    report: TrainingReport
-    saved: bool
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +106,11 @@ class TrainingJobs:
 
     async def wait(self, job_id: str, wait_s: float, report: Report = unheard) -> TrainingReport:
         """Return the job when it has ended, or as it is after `wait_s` seconds; waiting too short loses nothing."""
-        return await self._until(job_id, wait_s, lambda now: now.has_ended, report)
+
+        async def has_ended(now: TrainingReport) -> bool:
+            return now.has_ended
+
+        return await self._until(job_id, wait_s, has_ended, report)
 
     async def stop(self, job_id: str, *, save: bool, wait_s: float, report: Report = unheard) -> StopOutcome:
         """End a job, saving first where that is wanted and possible; wait up to `wait_s` seconds for its end."""
@@ -162,15 +118,64 @@ class TrainingJobs:
         await self._trainer.stop(job_id, save=save)
         after = await self.wait(job_id, wait_s, report)
         saved = save and self._trainer.can_save and after.checkpoint_step not in (None, before.checkpoint_step)
-        return StopOutcome(after, saved, self._stop_in_words(before, after, saved=saved, wanted=save))
+        refused = save and not self._trainer.can_save
+        why_not = " AI Toolkit's command line cannot save when it is stopped." if refused else ""
+        return StopOutcome(after, saved, stop_in_words(before, after, saved=saved, why_not=why_not))
 
     async def save(self, job_id: str, *, wait_s: float) -> TrainingReport:
         """Make a running job save, and wait up to `wait_s` seconds until that is done."""
         before = await self.status(job_id)
         await self._trainer.save(job_id)
-        return await self._until(
-            job_id, wait_s, lambda now: now.has_ended or now.checkpoint_step != before.checkpoint_step
+
+        async def is_saved(now: TrainingReport) -> bool:
+            return now.has_ended or now.checkpoint_step != before.checkpoint_step
+
+        return await self._until(job_id, wait_s, is_saved)
+
+    async def sample_now(self, job_id: str, *, wait_s: float) -> tuple[TrainingReport, list[Sample]]:
+        """Make a running job draw its sample pictures, and wait up to `wait_s` seconds until all of them are there.
+
+        Return the job and what was drawn by then. Raises Conflict where the job has no prompts to draw.
+        """
+        job = await self._trainer.job(job_id)
+        if not job.prompts:
+            raise Conflict(
+                f"Job `{job_id}` draws no test prompts, so there is nothing to draw.",
+                hint="Give `test_prompts` to create-training-config and leave `disable_sampling` out; a job keeps the"
+                " config that it was started with.",
+                details={"job_id": job_id},
+            )
+        known = {sample.path for sample in await self._trainer.samples(job_id)}
+        await self._trainer.sample_now(job_id)
+        drawn: list[Sample] = []
+
+        async def is_drawn(now: TrainingReport) -> bool:
+            drawn[:] = [sample for sample in await self._trainer.samples(job_id) if sample.path not in known]
+            return now.has_ended or len(drawn) >= len(job.prompts)
+
+        return await self._until(job_id, wait_s, is_drawn), drawn
+
+    async def delete(self, job_id: str, *, models: bool, wait_s: float, report: Report = unheard) -> DeleteOutcome:
+        """Forget a job, with its LoRAs where `models` is set; one that runs is stopped and waited for first.
+
+        Raises Conflict, before anything is stopped, where the LoRAs are to stay and cannot, or to go and are another
+        job's too; and where the job does not end within `wait_s` seconds: it is not deleted then.
+        """
+        job = await self._trainer.job(job_id)
+        others = [other for other in await self._trainer.jobs() if other.job_id != job_id]
+        sharing = [other.job_id for other in others if other.output_folder == job.output_folder]
+        await self._refuse_deletion(job, sharing, models=models)
+        was_stopped = job.status in ("queued", "running")
+        if was_stopped:
+            await self._stop_for_deletion(job_id, wait_s, report)
+        last = await self.status(job_id)
+        paths = tuple(
+            f"{job.output_folder.name}/{saved.path.name}" for saved in await self._trainer.checkpoints(job_id)
         )
+        await self._trainer.delete(job_id, models=models)
+        gone, kept = (paths, ()) if models else ((), paths)
+        words = deletion_in_words(was_stopped=was_stopped, deleted=len(gone), kept=len(kept), shared=bool(sharing))
+        return DeleteOutcome(last, was_stopped, gone, kept, words)
 
     async def resume(self, job_id: str) -> TrainingReport:
         """Queue a failed or stopped job again; it goes on from its newest checkpoint."""
@@ -228,13 +233,47 @@ class TrainingJobs:
                 log.exception("looking after the training queue failed")
             await anyio.sleep(_TEND_EVERY_S)
 
+    async def _refuse_deletion(self, job: TrainerJob, sharing: list[str], *, models: bool) -> None:
+        details = {"job_id": job.job_id, "status": job.status}
+        if models and sharing:
+            raise Conflict(
+                f"Job `{sharing[0]}` has the same output folder ({job.output_folder.name}), so that its LoRAs would go"
+                f" with those of job `{job.job_id}`.",
+                hint="Delete the other job first, or this one with `delete_models: false`; delete-model deletes files"
+                " one by one.",
+                details={**details, "sharing": sharing},
+            )
+        if not models and not self._trainer.can_keep_models and await self._trainer.checkpoints(job.job_id):
+            raise Conflict(
+                f"AI Toolkit's server deletes the LoRAs of job `{job.job_id}` with it, and they were to stay.",
+                hint="Keep them with export-model or download-model, then call again with `delete_models: true`.",
+                details=details,
+            )
+
+    async def _stop_for_deletion(self, job_id: str, wait_s: float, report: Report) -> None:
+        try:
+            after = (await self.stop(job_id, save=False, wait_s=wait_s, report=report)).report
+        except Conflict:
+            # It may have ended by itself at this moment.
+            after = await self.status(job_id)
+        if not after.has_ended:
+            raise Conflict(
+                f"Job `{job_id}` was asked to stop and has not ended after {wait_s:g} s, so it is not deleted yet.",
+                hint="Call again: it is deleted once it has ended.",
+                details={"job_id": job_id, "status": after.status},
+            )
+
     async def _report(self, job: TrainerJob) -> TrainingReport:
         found = await self._trainer.log(job.job_id, max_bytes=_STATUS_BYTES)
         checkpoints = await self._trainer.checkpoints(job.job_id)
         return report_of(job, found, checkpoints, time.time())
 
     async def _until(
-        self, job_id: str, wait_s: float, is_reached: Callable[[TrainingReport], bool], report: Report = unheard
+        self,
+        job_id: str,
+        wait_s: float,
+        is_reached: Callable[[TrainingReport], Awaitable[bool]],
+        report: Report = unheard,
     ) -> TrainingReport:
         # The truth is in files that another process writes, so it has to be looked at again and again.
         deadline = time.monotonic() + wait_s
@@ -247,7 +286,7 @@ class TrainingJobs:
                 told = (now.step, now.info)
                 await report(now.step, now.total_steps, _in_words(now))
             left_s = deadline - time.monotonic()
-            if is_reached(now) or left_s <= 0:
+            if await is_reached(now) or left_s <= 0:
                 return now
             await anyio.sleep(min(pause_s, left_s))
             pause_s = min(_LOOK_LAST_S, pause_s * 1.5)
@@ -260,26 +299,6 @@ class TrainingJobs:
         found = await self._trainer.log(job_id, max_bytes=_MOST_LOG_BYTES)
         logged = read_losses(found.tail, job.name)
         return [LossPoint(entry.step, entry.loss, entry.learning_rate) for entry in logged if math.isfinite(entry.loss)]
-
-    def _stop_in_words(self, before: TrainingReport, after: TrainingReport, *, saved: bool, wanted: bool) -> str:
-        if not after.has_ended:
-            return "The trainer was asked to stop and has not ended yet; wait-training waits for its end."
-        if before.status == "queued" and after.started_at is None:
-            return "The job was still waiting and had trained nothing; it will not start."
-        if after.status == "completed":
-            return "The job completed before the stop reached it."
-        if saved:
-            return f"Stopped and saved: step {after.checkpoint_step} is on disk. resume-training goes on from it."
-        why = (
-            "" if not wanted or self._trainer.can_save else " AI Toolkit's command line cannot save when it is stopped."
-        )
-        if after.checkpoint_step is None:
-            return f"Stopped at step {after.step} without a checkpoint: nothing is on disk.{why}"
-        lost = max(0, after.step - after.checkpoint_step)
-        return (
-            f"Stopped at step {after.step}; the newest checkpoint on disk is step {after.checkpoint_step},"
-            f" so {lost} steps are lost. resume-training goes on from it.{why}"
-        )
 
 
 def _in_words(report: TrainingReport) -> str:

@@ -5,50 +5,18 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from PIL import Image
 from starlette.types import ASGIApp
 
-from aitk_mcp.app import create_app
-from tests.servers.aitk import image, settings_in
-
-ENDLESS = 100_000
-
-
-class Caller:
-    """Call the server's tools by REST."""
-
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self.client = client
-
-    async def __call__(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        answer = (await self.client.post("/mcp/tool", json={"tool": tool, "arguments": arguments})).json()
-        assert answer["success"], answer
-        return answer["result"]
-
-    async def refused(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        answer = (await self.client.post("/mcp/tool", json={"tool": tool, "arguments": arguments})).json()
-        assert not answer["success"], answer
-        return answer["error"]
-
-    async def config(self, name: str, **arguments: Any) -> str:
-        given = {"steps": 12, "rank": 4, "alpha": 4, "trigger_word": "pixcat", "test_prompts": ["pixcat in snow"]}
-        await self("create-training-config", name=name, model_name="tinyflux", dataset_path="cats", **given | arguments)
-        return name
+from tests.servers.training import ENDLESS, Caller, training_server
 
 
 @pytest.fixture
 async def call(tmp_path: Path, serve: Callable[[ASGIApp], str]) -> AsyncGenerator[Caller]:
-    """Give a server with a dataset, and end the trainings that the test leaves behind."""
-    async with httpx.AsyncClient(base_url=serve(create_app(settings_in(tmp_path))), timeout=120) as client:
-        caller = Caller(client)
-        images = [image(f"{index}.png", "pixcat, a cat", colour=colour) for index, colour in enumerate(("teal", "red"))]
-        await caller("upload-dataset", dataset_name="cats", images=images)
+    """Give a server with a dataset."""
+    async with training_server(tmp_path, serve) as caller:
         yield caller
-        for status in ("queued", "running"):
-            for job in (await caller("list-training-jobs", status=status))["jobs"]:
-                await caller("stop-training", job_id=job["job_id"], save=False)
 
 
 async def test_a_training_from_start_to_finish(call: Caller) -> None:
@@ -70,18 +38,6 @@ async def test_a_training_from_start_to_finish(call: Caller) -> None:
     assert (picture.status_code, picture.headers["content-type"]) == (200, "image/png")
     with Image.open(BytesIO(picture.content)) as curve:
         assert curve.size == (900, 420)
-
-
-async def test_samples_have_addresses_and_say_that_they_were_scaled(call: Caller) -> None:
-    job_id = (await call("start-training", config_name=await call.config("cat")))["job_id"]
-    await call("wait-training", job_id=job_id, wait_s=100)
-    found = await call("list-samples", job_id=job_id)
-    assert [(sample["step"], sample["prompt"]) for sample in found["samples"]][-1] == (12, "pixcat in snow")
-    assert "32 x 32" in found["note"]
-    picture = await call.client.get(found["samples"][-1]["url"])
-    assert picture.headers["content-type"] == "image/jpeg"
-    missing = await call.client.get(found["samples"][-1]["url"][:-5] + "9.jpg")
-    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
 
 
 async def test_the_seeds_status_addresses_answer(call: Caller) -> None:
@@ -146,6 +102,10 @@ async def test_a_config_that_another_engine_needs_is_refused_at_the_start(call: 
         ("get-training-logs", {"job_id": "nope", "lines": 0}, "invalid_arguments", "lines"),
         ("get-training-loss", {"job_id": "nope"}, "not_found", "nope"),
         ("list-samples", {"job_id": "nope"}, "not_found", "nope"),
+        ("list-samples", {"job_id": "nope", "show": 13}, "invalid_arguments", "show"),
+        ("sample-now", {"job_id": "nope"}, "not_found", "nope"),
+        ("delete-training-job", {"job_id": "nope"}, "not_found", "nope"),
+        ("delete-training-job", {"job_id": "nope", "keep_models": True}, "invalid_arguments", "`delete_models`"),
         ("stop-training", {"job_id": "nope"}, "not_found", "nope"),
         ("resume-training", {"job_id": "nope"}, "not_found", "nope"),
         ("save-checkpoint", {"job_id": "nope"}, "not_found", "nope"),
