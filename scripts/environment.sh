@@ -57,3 +57,18 @@ prepare_environment() {
   VIRTUAL_ENV="$root/.venv" "$uv" pip sync --quiet --require-hashes "$root/$1"
   cp "$root/$1" "$stamp"
 }
+
+# The engine for diffusers brings PyTorch, so its tests have an environment of their own. It is filled by pip: which
+# build of PyTorch suits a machine is set up for pip, where it is set up at all.
+prepare_diffusers_environment() {
+  local requirements="$root/tests/diffusers/requirements.txt" environment="$root/.venv-diffusers"
+  prepare_environment requirements-dev.lock
+  if [ -f "$environment/.requirements" ] && cat "$requirements" "$root/requirements-dev.lock" | cmp -s - "$environment/.requirements"; then
+    return
+  fi
+  echo "Installing diffusers and PyTorch into .venv-diffusers ..." >&2
+  "$(find_uv "$(find_python)")" venv --quiet --clear --seed --python "$python" "$environment"
+  VIRTUAL_ENV="$environment" "$(find_uv "$(find_python)")" pip install --quiet --require-hashes -r "$root/requirements-dev.lock"
+  "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --root-user-action=ignore -r "$requirements"
+  cat "$requirements" "$root/requirements-dev.lock" >"$environment/.requirements"
+}
