@@ -14,6 +14,7 @@ from aitk_mcp.configs.configs import Configs
 from aitk_mcp.configs.plan_steps import PlanSteps
 from aitk_mcp.datasets.datasets import Datasets
 from aitk_mcp.datasets.routes import dataset_routes
+from aitk_mcp.datasets.zip_uploads import ZipUploads
 from aitk_mcp.documents import TrainingDocument
 from aitk_mcp.embedded.recipe import refusal
 from aitk_mcp.late_server import LateServer
@@ -44,6 +45,7 @@ from mcp_toolserver.app import BackendState, ServerIdentity, ToolServer, create_
 from mcp_toolserver.errors import ToolError
 from mcp_toolserver.files import make_folder
 from mcp_toolserver.tools import Toolbox
+from mcp_toolserver.uploads.tus import tus_routes
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +85,7 @@ def _assemble(settings: AitkSettings) -> ToolServer:
     is_embedded = settings.engine == "embedded"
     refused: Callable[[TrainingDocument], str | None] = refusal if is_embedded else _nothing_refused
     datasets = Datasets(settings.datasets_folder)
+    zip_uploads = ZipUploads(settings.data_dir / "uploads")
     models = Models(settings.outputs_folder)
     configs = Configs(
         settings.data_dir / "configs",
@@ -120,7 +123,12 @@ def _assemble(settings: AitkSettings) -> ToolServer:
             ]
         ),
         backend=_backend(settings),
-        routes=[*training_routes(jobs), *model_routes(models), *dataset_routes(datasets)],
+        routes=[
+            *training_routes(jobs),
+            *model_routes(models),
+            *dataset_routes(datasets),
+            *tus_routes(zip_uploads, public_url=settings.public_url),
+        ],
         lifespan=lifespan,
     )
 

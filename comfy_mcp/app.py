@@ -35,6 +35,7 @@ from mcp_toolserver import __version__
 from mcp_toolserver.app import ServerIdentity, ToolServer, create_server_app, door_policy
 from mcp_toolserver.errors import Forbidden, NotFound
 from mcp_toolserver.tools import Toolbox
+from mcp_toolserver.uploads.tus import tus_routes
 
 # A ComfyUI elsewhere that is asked about an old job, and is not there, is not waited for.
 _NO_PATIENCE_S = 0.0
@@ -67,6 +68,7 @@ def build(settings: ComfySettings) -> ToolServer:
     library = LoraLibrary(
         lambda: folders.of(LORAS), cache_file=settings.data_dir / "loras.sqlite", replaced=lambda name: comfyui.free()
     )
+    uploads = LoraUploads(library)
     base_models = BaseModels(models, folders)
     checks = WorkflowChecks(comfyui.object_info, _architecture_teller(library), base_models.certain_family)
     generation = Generation(
@@ -88,7 +90,7 @@ def build(settings: ComfySettings) -> ToolServer:
         toolbox=Toolbox(
             [
                 *lora_tools(library, LoraChecks(library, models, folders)),
-                *upload_tools(LoraUploads(library)),
+                *upload_tools(uploads),
                 *workflow_tools(checks),
                 *generation_tools(generation, jobs, images),
                 *job_tools(jobs, images),
@@ -97,7 +99,7 @@ def build(settings: ComfySettings) -> ToolServer:
             ]
         ),
         backend=system.backend,
-        routes=[*images.routes(), *lora_routes(library)],
+        routes=[*images.routes(), *lora_routes(library), *tus_routes(uploads, public_url=settings.public_url)],
         lifespan=lifespan,
     )
 

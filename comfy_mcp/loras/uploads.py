@@ -6,12 +6,14 @@ from typing import Any
 
 from comfy_mcp.loras.library import LoraInfo, LoraLibrary
 from comfy_mcp.loras.names import accepted_name
-from mcp_toolserver.errors import Conflict
+from lora_files.header import BadSafetensors, check_opening
+from mcp_toolserver.errors import Conflict, InvalidArguments
 from mcp_toolserver.tools import Report, unheard
-from mcp_toolserver.uploads.chunked import ChunkedUploads
 from mcp_toolserver.uploads.folder import Manifest, Receipt
+from mcp_toolserver.uploads.plan import State
 from mcp_toolserver.uploads.progress import StartUpload, UploadProgress
 from mcp_toolserver.uploads.store import UploadStore
+from mcp_toolserver.uploads.uploads import Uploads
 
 STORE = ".uploads"
 """The dot-directory in the loras folder, and so on its file system: neither ComfyUI nor the library looks into it."""
@@ -30,38 +32,38 @@ class LoraUploads:
 
     def __init__(self, library: LoraLibrary) -> None:
         self._library = library
-        self._stores: dict[Path, ChunkedUploads] = {}
-        self._latest: ChunkedUploads | None = None
+        self._stores: dict[Path, Uploads] = {}
+        self._latest: Uploads | None = None
 
     async def start(self, request: StartUpload) -> UploadProgress:
         """Begin or resume an upload; raises, before any byte was sent, what installing the LoRA would raise."""
-        uploads = await self._open()
+        uploads = await self.uploads()
         request = replace(request, filename=accepted_name(request.filename))
         if request.upload_id is None or await uploads.find(request.upload_id) is None:
             await self._library.accept(request.filename, overwrite=request.overwrite)
         return await uploads.start(request)
 
     async def append(self, upload_id: str, index: int, chunk: str, chunk_sha256: str | None) -> UploadProgress:
-        """Take a chunk, as `ChunkedUploads.append` does."""
-        return await (self._latest or await self._open()).append(upload_id, index, chunk, chunk_sha256)
+        """Take a chunk, as `Uploads.append` does."""
+        return await (self._latest or await self.uploads()).append(upload_id, index, chunk, chunk_sha256)
 
     async def status(self, upload_id: str) -> UploadProgress:
         """Return how far an upload is; raises NotFound."""
-        return await (await self._open()).status(upload_id)
+        return await (await self.uploads()).status(upload_id)
 
     async def overview(self) -> list[UploadProgress]:
         """Return all uploads, the newest first."""
-        return await (await self._open()).overview()
+        return await (await self.uploads()).overview()
 
     async def abort(self, upload_id: str) -> UploadProgress:
-        """Drop an upload, as `ChunkedUploads.abort` does."""
-        return await (await self._open()).abort(upload_id)
+        """Drop an upload, as `Uploads.abort` does."""
+        return await (await self.uploads()).abort(upload_id)
 
     async def finish(
         self, upload_id: str, *, sha256: str | None, verify_checksum: bool, report: Report = unheard
     ) -> UploadedLora:
-        """Verify and install, as `ChunkedUploads.finish` does; raises InvalidArguments for a file that is no LoRA."""
-        uploads = await self._open()
+        """Verify and install, as `Uploads.finish` does; raises InvalidArguments for a file that is no LoRA."""
+        uploads = await self.uploads()
         installation = _Installation(self._library)
         receipt = await uploads.finish(
             upload_id, installation, sha256=sha256, verify_checksum=verify_checksum, report=report
@@ -70,23 +72,42 @@ class LoraUploads:
 
     async def receive_whole(self, request: StartUpload, data: bytes, report: Report = unheard) -> UploadedLora:
         """Install a LoRA that came in one piece; nothing stays behind when it is refused."""
-        uploads = await self._open()
+        uploads = await self.uploads()
         name = await self._library.accept(request.filename, overwrite=request.overwrite)
         installation = _Installation(self._library)
         receipt = await uploads.receive_whole(replace(request, filename=name), data, installation, report)
         return UploadedLora(installation.lora or await self._installed(receipt), receipt)
 
-    async def _open(self) -> ChunkedUploads:
+    async def arrived(self, progress: UploadProgress) -> UploadProgress:
+        """Install a LoRA whose bytes are all there, where its start asked for that."""
+        if not progress.manifest.publish_when_complete:
+            return progress
+        await self.finish(progress.manifest.upload_id, sha256=None, verify_checksum=True)
+        return replace(progress, state=State.PUBLISHED)
+
+    async def uploads(self) -> Uploads:
+        """Return the uploads into the folder that LoRAs are written to; raises Forbidden or NotFound without one."""
         # Where the folder is may have to be asked of ComfyUI; appending goes on in the store that was opened last.
         root = await self._library.folder() / STORE
         if root not in self._stores:
-            self._stores[root] = ChunkedUploads(UploadStore(root))
+            self._stores[root] = Uploads(UploadStore(root), inspect=_require_lora)
         self._latest = self._stores[root]
         return self._latest
 
     async def _installed(self, receipt: Receipt) -> LoraInfo:
         lora = await self._library.info(receipt.filename, hashes=False)
         return lora if lora.hashes else await self._library.info(receipt.filename)
+
+
+def _require_lora(manifest: Manifest, opening: bytes) -> None:
+    try:
+        check_opening(opening, manifest.total_bytes)
+    except BadSafetensors as error:
+        raise InvalidArguments(
+            f"`{manifest.filename}` is no usable safetensors file. {error}",
+            hint="Check the file where it came from (its size and sha256), and send the right one as another upload.",
+            details={"filename": manifest.filename, "reason": error.reason},
+        ) from None
 
 
 class _Installation:

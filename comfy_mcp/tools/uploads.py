@@ -13,8 +13,8 @@ from comfy_mcp.loras.uploads import LoraUploads, UploadedLora
 from comfy_mcp.tools.loras import LoraDetails, details_of
 from mcp_toolserver.base64_content import decode_base64
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
-from mcp_toolserver.uploads.chunked import MAX_CHUNK_BYTES
 from mcp_toolserver.uploads.progress import DEFAULT_CHUNK_BYTES, StartUpload, UploadProgress
+from mcp_toolserver.uploads.steps import MAX_CHUNK_BYTES
 
 MAX_WHOLE_BYTES = 64 * 1024 * 1024
 MAX_METADATA_BYTES = 1024 * 1024
@@ -102,7 +102,7 @@ class AppendChunk(Arguments):
 
     upload_id: str = _UPLOAD_ID
     chunk: str = Field(description="The chunk's bytes as base64 (standard alphabet).")
-    chunk_index: int = Field(ge=0, description="Which chunk it is; the first is 0.")
+    chunk_index: int = Field(ge=0, le=_LARGEST_SIZE, description="Which chunk it is; the first is 0.")
     chunk_sha256: Sha256 | None = Field(None, description="Digest of the chunk's bytes in hex, compared at once.")
 
 

@@ -89,11 +89,24 @@ def read_header_from(file: BinaryIO) -> SafetensorsHeader:
     file_bytes = file.seek(0, 2)
     file.seek(0)
     opening = _read_exactly(file, min(file_bytes, 4096))
+    check_opening(opening, file_bytes)
+    (length,) = _LENGTH.unpack(opening[: _LENGTH.size])
+    file.seek(_LENGTH.size)
+    return parse_header(_read_exactly(file, length), file_bytes - _LENGTH.size - length)
+
+
+def check_opening(opening: bytes, file_bytes: int) -> None:
+    """Raise BadSafetensors when a file of this size, with these first bytes, can not become a safetensors file.
+
+    `opening` may be as short as it came; what it does not show yet is not judged.
+    """
     stranger = name_stranger(opening)
     if stranger is not None:
         raise BadSafetensors(stranger.reason, stranger.message)
     if file_bytes < _LENGTH.size + 2:
         raise BadSafetensors("truncated", f"The file has only {file_bytes} bytes: it was cut short.")
+    if len(opening) < _LENGTH.size:
+        return
     (length,) = _LENGTH.unpack(opening[: _LENGTH.size])
     if length > MAX_HEADER_BYTES:
         raise BadSafetensors(
@@ -106,8 +119,8 @@ def read_header_from(file: BinaryIO) -> SafetensorsHeader:
             "truncated",
             f"The file ends inside its header: {_LENGTH.size + length} bytes were promised, {file_bytes} are there.",
         )
-    file.seek(_LENGTH.size)
-    return parse_header(_read_exactly(file, length), file_bytes - _LENGTH.size - length)
+    if len(opening) > _LENGTH.size:
+        _require_object(opening[_LENGTH.size : _LENGTH.size + 1])
 
 
 def parse_header(text: bytes, data_bytes: int) -> SafetensorsHeader:
@@ -156,8 +169,7 @@ def _read_exactly(file: BinaryIO, count: int) -> bytes:
 
 
 def _parse_json(text: bytes) -> dict[str, Any]:
-    if not text.startswith(b"{"):
-        raise BadSafetensors("bad_header", "The header is no JSON object: the file is no safetensors, or it is broken.")
+    _require_object(text)
     try:
         entries: Any = json.loads(text.decode(), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
         if b"\\u" in text:
@@ -168,6 +180,11 @@ def _parse_json(text: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise BadSafetensors("bad_header", f"The header is no valid JSON: {_first_line(error)}.") from None
     return cast(dict[str, Any], entries)
+
+
+def _require_object(text: bytes) -> None:
+    if not text.startswith(b"{"):
+        raise BadSafetensors("bad_header", "The header is no JSON object: the file is no safetensors, or it is broken.")
 
 
 def _first_line(error: Exception) -> str:

@@ -25,6 +25,7 @@ from mcp_toolserver.metrics import CONTENT_TYPE
 from mcp_toolserver.rest_door import rest_routes
 from mcp_toolserver.settings import LOOPBACK_HOSTS, ServerSettings
 from mcp_toolserver.tools import Toolbox
+from mcp_toolserver.uploads import tus
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,8 @@ def door_policy(settings: ServerSettings) -> DoorPolicy:
         allowed_hosts=(*LOOPBACK_HOSTS, settings.host, *settings.allowed_hosts),
         allowed_origins=settings.allowed_origins,
         max_body_bytes=settings.max_body_bytes,
+        # Uploads go to disk as they come, and each has announced its size.
+        unbounded_paths={tus.PATH: None},
     )
 
 

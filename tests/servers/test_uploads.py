@@ -202,8 +202,19 @@ async def test_a_wrong_digest_installs_nothing(rest: Rest, lora: bytes) -> None:
 async def test_what_is_no_safetensors_file_is_refused_by_every_way(rest: Rest, content: bytes) -> None:
     whole = await rest.refusal(422, "upload-lora", filename="cat.safetensors", content=b64(content))
     assert "no usable safetensors file" in whole["message"]
-    upload_id = await sent(rest, content)
-    await rest.refusal(422, "upload-lora-chunked-finish", upload_id=upload_id)
+    started = await rest.call("upload-lora-chunked-start", filename="cat.safetensors", total_size=10_000)
+    opening = {"chunk": b64(content + bytes(10_000 - len(content))), "chunk_index": 0}
+    refused = await rest.refusal(422, "upload-lora-chunked-append", upload_id=started["upload_id"], **opening)
+    assert "no usable safetensors file" in refused["message"]
+    status = await rest.call("upload-lora-chunked-status", upload_id=started["upload_id"])
+    assert status["received_bytes"] == 0
+    assert list(rest.folder.glob("*.safetensors")) == []
+
+
+async def test_a_broken_file_that_begins_well_is_refused_at_the_finish(rest: Rest, lora: bytes) -> None:
+    upload_id = await sent(rest, lora[:-1])
+    refused = await rest.refusal(422, "upload-lora-chunked-finish", upload_id=upload_id)
+    assert "cut short" in refused["message"]
     assert list(rest.folder.glob("*.safetensors")) == []
 
 

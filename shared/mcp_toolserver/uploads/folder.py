@@ -1,7 +1,7 @@
 """One upload on disk: what its files hold, and how each of them changes. Everything here blocks."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +22,10 @@ _sync_data = getattr(os, "fdatasync", os.fsync)
 
 
 class Manifest(BaseModel):
-    """What was started; never changes."""
+    """What was started; never changes.
+
+    `tus_metadata` is tus' Upload-Metadata, word for word. `boot_id` names the run of the machine in which it was.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,6 +37,9 @@ class Manifest(BaseModel):
     overwrite: bool
     metadata: Mapping[str, Any] | None
     started: datetime
+    publish_when_complete: bool = False
+    tus_metadata: str | None = None
+    boot_id: str | None = None
 
     @property
     def plan(self) -> ChunkPlan:
@@ -52,6 +58,25 @@ class Receipt(BaseModel):
     sha256: str
     checksum_verified: bool
     seconds: float
+
+
+def boot_id() -> str | None:
+    """Return what names this run of the machine, or None where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        return None
+
+
+def _write_all(handle: int, pieces: Sequence[bytes], offset: int) -> None:
+    rest = [memoryview(piece) for piece in pieces]
+    while rest:
+        written = os.pwritev(handle, rest, offset)
+        offset += written
+        while rest and written >= len(rest[0]):
+            written -= len(rest.pop(0))
+        if written:
+            rest[0] = rest[0][written:]
 
 
 class UploadFolder:
@@ -106,19 +131,17 @@ class UploadFolder:
             os.fsync(part.fileno())
         write_now(self.path / MANIFEST, manifest.model_dump_json().encode())
 
-    def append(self, offset: int, data: bytes) -> None:
-        """Write bytes at the end of the part and make them durable; what was torn behind `offset` is overwritten.
+    def append(self, offset: int, pieces: Sequence[bytes], *, durable: bool) -> None:
+        """Write bytes at the end of the part, which is at `offset`, and make them durable if asked.
 
-        On any failure the part is as long as `offset` again, or the next append makes it so.
+        On a failure the part is as long as `offset` again where the disk allows it, and else a little longer, by bytes
+        that are right.
         """
-        handle = os.open(self.part, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(self.part, os.O_RDWR)
         try:
-            os.ftruncate(handle, offset)
-            rest, position = memoryview(data), offset
-            while rest:
-                written = os.pwrite(handle, rest, position)
-                rest, position = rest[written:], position + written
-            _sync_data(handle)
+            _write_all(handle, pieces, offset)
+            if durable:
+                _sync_data(handle)
         except OSError:
             with suppress(OSError):
                 os.ftruncate(handle, offset)
@@ -132,12 +155,11 @@ class UploadFolder:
             part.seek(offset)
             return part.read(len(data)) == data
 
-    def settle(self, size_bytes: int) -> None:
-        """Cut off what a crash left behind the last whole chunk."""
-        if (self.size_bytes() or 0) > size_bytes:
-            with self.part.open("rb+") as part:
-                part.truncate(size_bytes)
-                os.fsync(part.fileno())
+    def cut(self, size_bytes: int) -> None:
+        """Shorten the part to this size, durably."""
+        with self.part.open("rb+") as part:
+            part.truncate(size_bytes)
+            os.fsync(part.fileno())
 
     def touch(self) -> None:
         """Note that somebody still cares for this upload, so that its age begins anew."""

@@ -1,11 +1,11 @@
 """Decide what a chunked upload does next; pure, from numbers alone. The store keeps the bytes.
 
-    state        start       append                  finish               abort
-    ─────────    ─────────   ─────────────────────   ──────────────────   ───────
-    absent       receiving   refused                 refused              refused
-    receiving    (resumed)   receiving or complete   refused: incomplete  absent
-    complete     (resumed)   complete (repeats)      published            absent
-    published    (answered)  refused                 (answered)           refused
+    state        start       append                  finish               take        abort
+    ─────────    ─────────   ─────────────────────   ──────────────────   ─────────   ───────
+    absent       receiving   refused                 refused              refused     refused
+    receiving    (resumed)   receiving or complete   refused: incomplete  refused     absent
+    complete     (resumed)   complete (repeats)      published            published   absent
+    published    (answered)  refused                 (answered)           refused     refused
 
 What is in brackets changes nothing: the same question gets the same answer, so that a caller who lost an answer may
 always ask again. `NEXT` is this table as data.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
-from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound
+from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, TooLarge
 
 
 class State(Enum):
@@ -34,6 +34,7 @@ class Event(Enum):
     START = "start"
     APPEND = "append"
     FINISH = "finish"
+    TAKE = "take"
     ABORT = "abort"
 
 
@@ -46,19 +47,13 @@ NEXT: Mapping[tuple[State, Event], frozenset[State]] = MappingProxyType(
         (State.COMPLETE, Event.START): frozenset({State.COMPLETE}),
         (State.COMPLETE, Event.APPEND): frozenset({State.COMPLETE}),
         (State.COMPLETE, Event.FINISH): frozenset({State.PUBLISHED}),
+        (State.COMPLETE, Event.TAKE): frozenset({State.PUBLISHED}),
         (State.COMPLETE, Event.ABORT): frozenset({State.ABSENT}),
         (State.PUBLISHED, Event.START): frozenset({State.PUBLISHED}),
         (State.PUBLISHED, Event.FINISH): frozenset({State.PUBLISHED}),
     }
 )
 """State and event to the states that may follow; a pair that is missing is refused."""
-
-
-class Step(Enum):
-    """What to do with a chunk that may come: append it, or compare it with what is there."""
-
-    WRITE = "write"
-    COMPARE = "compare"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +76,9 @@ class ChunkPlan:
         """Return how many bytes a chunk must have."""
         return min(self.chunk_bytes, self.total_bytes - self.offset_of(index))
 
-    def whole_bytes(self, bytes_on_disk: int) -> int:
-        """Return how many of the bytes on disk count: a chunk that a crash tore apart was never acknowledged."""
-        if bytes_on_disk >= self.total_bytes:
-            return self.total_bytes
-        return bytes_on_disk - bytes_on_disk % self.chunk_bytes
-
     def next_index(self, received_bytes: int) -> int:
-        """Return the index of the chunk to send next; `total_chunks` when all are there."""
-        return -(-received_bytes // self.chunk_bytes)
+        """Return the index of the chunk to send next, which holds the first missing byte; `total_chunks` at the end."""
+        return self.total_chunks if received_bytes >= self.total_bytes else received_bytes // self.chunk_bytes
 
 
 def state_of(plan: ChunkPlan | None, received_bytes: int | None, *, has_receipt: bool) -> State:
@@ -127,9 +116,10 @@ def absent(upload_id: str) -> NotFound:
     )
 
 
-def next_step(plan: ChunkPlan, received_bytes: int, index: int, size_bytes: int) -> Step:
-    """Decide about a chunk by its index and size.
+def known_bytes(plan: ChunkPlan, received_bytes: int, index: int, size_bytes: int) -> int:
+    """Return how many of a chunk's first bytes have arrived before: they are compared, and the others are appended.
 
+    All of them have when a chunk is repeated; some, when other ways in have left the upload in the middle of a chunk.
     Raises Conflict for a gap, and InvalidArguments for an index or a size that this upload cannot have.
     """
     expected = plan.next_index(received_bytes)
@@ -163,7 +153,7 @@ def next_step(plan: ChunkPlan, received_bytes: int, index: int, size_bytes: int)
             hint=f"Send chunk {expected} first; chunks are taken in order.",
             details={"chunk_index": index, "expected_chunk_index": expected, "received_bytes": received_bytes},
         )
-    return Step.WRITE if index == expected else Step.COMPARE
+    return min(size_bytes, max(0, received_bytes - plan.offset_of(index)))
 
 
 def other_bytes(plan: ChunkPlan, received_bytes: int, index: int) -> Conflict:
@@ -174,6 +164,26 @@ def other_bytes(plan: ChunkPlan, received_bytes: int, index: int) -> Conflict:
         hint=f"Go on with chunk {expected}; if the file itself changed, abort this upload and start another.",
         details={"chunk_index": index, "expected_chunk_index": expected, "received_bytes": received_bytes},
     )
+
+
+def require_offset(plan: ChunkPlan, received_bytes: int, offset: int) -> None:
+    """Raise Conflict when a caller goes on anywhere but at the end of what has arrived."""
+    if offset != received_bytes:
+        raise Conflict(
+            f"The bytes sent begin at {offset}, but {received_bytes} bytes have arrived.",
+            hint=f"Go on at {received_bytes}: ask for the offset (HEAD), then send from there.",
+            details={"offset": offset, "received_bytes": received_bytes, "total_size": plan.total_bytes},
+        )
+
+
+def require_room(plan: ChunkPlan, end: int) -> None:
+    """Raise TooLarge when bytes would lie behind the end that the start announced."""
+    if end > plan.total_bytes:
+        raise TooLarge(
+            f"The upload was announced with {plan.total_bytes} bytes, and more than that were sent.",
+            hint="Start an upload of the right size; this one keeps what fits.",
+            details={"total_size": plan.total_bytes},
+        )
 
 
 def incomplete(plan: ChunkPlan, received_bytes: int) -> Conflict:

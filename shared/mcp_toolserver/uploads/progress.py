@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 from mcp_toolserver.errors import Conflict, InvalidArguments
-from mcp_toolserver.uploads.folder import Manifest, UploadFolder
+from mcp_toolserver.uploads.folder import Manifest, UploadFolder, boot_id
 from mcp_toolserver.uploads.plan import State, state_of
 from mcp_toolserver.uploads.store import canonical_id
 
@@ -25,6 +25,8 @@ class StartUpload:
     sha256: str | None = None
     overwrite: bool = False
     metadata: Mapping[str, Any] | None = None
+    publish_when_complete: bool = False
+    tus_metadata: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def progress_of(folder: UploadFolder, *, durable: bool = True) -> UploadProgress
     # The part before the receipt: a publication in between must not look like an upload that lost its bytes.
     on_disk = folder.durable_bytes() if durable else folder.size_bytes()
     plan = manifest.plan
-    received = None if on_disk is None else plan.whole_bytes(on_disk)
+    received = None if on_disk is None else min(on_disk, plan.total_bytes)
     state = state_of(plan, received, has_receipt=on_disk is None and folder.receipt() is not None)
     return UploadProgress(manifest, state, manifest.total_bytes if state is State.PUBLISHED else received or 0)
 
@@ -85,6 +87,9 @@ def manifest_of(upload_id: str, request: StartUpload) -> Manifest:
         overwrite=request.overwrite,
         metadata=request.metadata,
         started=datetime.now(UTC),
+        publish_when_complete=request.publish_when_complete,
+        tus_metadata=request.tus_metadata,
+        boot_id=boot_id(),
     )
 
 

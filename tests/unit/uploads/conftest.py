@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from mcp_toolserver.files import publish
-from mcp_toolserver.uploads.chunked import ChunkedUploads
 from mcp_toolserver.uploads.folder import Manifest
 from mcp_toolserver.uploads.store import UploadStore
+from mcp_toolserver.uploads.uploads import Uploads
 
 UPLOAD_ID = "11111111-2222-4333-8444-555555555555"
 
@@ -20,14 +20,14 @@ class Place:
 
     folder: Path
     published: list[str] = field(default_factory=list[str])
-    uploads: ChunkedUploads = field(init=False)
+    uploads: Uploads = field(init=False)
 
     def __post_init__(self) -> None:
         self.reopen()
 
     def reopen(self) -> None:
         """Forget everything that is only in memory."""
-        self.uploads = ChunkedUploads(self.store)
+        self.uploads = Uploads(self.store)
 
     @property
     def store(self) -> UploadStore:

@@ -1,25 +1,35 @@
 """Whatever callers, crashes and repetitions do, an upload ends with the very bytes or with a clear refusal."""
 
 import hashlib
-import os
+import json
 import shutil
 import tempfile
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound
+from mcp_toolserver.uploads.checksums import Checksum, ChecksumMismatch
+from mcp_toolserver.uploads.digests import DigestMismatch
 from mcp_toolserver.uploads.progress import StartUpload, UploadProgress
 from tests.unit.uploads.conftest import UPLOAD_ID, Place, encoded
 
 
+async def pieces_of(data: bytes) -> AsyncIterator[bytes]:
+    """Send bytes one after the other."""
+    for position in range(0, len(data), 5):
+        yield data[position : position + 5]
+
+
 class AnyOrder(RuleBasedStateMachine):
-    """Model: how many chunks were acknowledged, and whether the file was published."""
+    """Model: how many bytes have arrived, whether the last of them are zeros that a power cut left, and the outcome."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +38,9 @@ class AnyOrder(RuleBasedStateMachine):
         self.data = b""
         self.chunk_bytes = 1
         self.started = False
-        self.acknowledged = 0
+        self.received = 0
+        self.damaged_from: int | None = None
+        self.restarted = False
         self.published = False
 
     def teardown(self) -> None:
@@ -53,6 +65,14 @@ class AnyOrder(RuleBasedStateMachine):
     def draw_a_file(self, data: bytes, chunk_bytes: int) -> None:
         self.data, self.chunk_bytes = data, chunk_bytes
 
+    @property
+    def is_intact(self) -> bool:
+        return self.damaged_from is None
+
+    @property
+    def next_index(self) -> int:
+        return self.total_chunks if self.received == len(self.data) else self.received // self.chunk_bytes
+
     @rule()
     def start(self) -> None:
         request = StartUpload(
@@ -60,13 +80,14 @@ class AnyOrder(RuleBasedStateMachine):
         )
         progress: UploadProgress = self.ask("start", request)
         self.started = True
-        assert progress.next_chunk_index >= self.acknowledged, "an acknowledged chunk was lost"
-        self.acknowledged = progress.next_chunk_index
+        assert progress.received_bytes == self.received, "an acknowledged byte was lost"
+        assert progress.next_chunk_index == self.next_index
 
     @rule(index=st.integers(0, 70), lies=st.booleans())
     def append(self, index: int, lies: bool) -> None:
         sent = self.chunk(index)
-        sent = bytes([sent[0] ^ 1]) + sent[1:] if lies and sent and index < self.acknowledged else sent
+        sent = bytes([sent[0] ^ 1]) + sent[1:] if lies and sent and index * self.chunk_bytes < self.received else sent
+        end = (index + 1) * self.chunk_bytes
         try:
             progress: UploadProgress = self.ask("append", UPLOAD_ID, index, encoded(sent))
         except NotFound:
@@ -74,36 +95,86 @@ class AnyOrder(RuleBasedStateMachine):
         except InvalidArguments:
             assert index >= self.total_chunks
         except Conflict as refusal:
-            assert self.published or index > self.acknowledged or sent != self.chunk(index)
-            assert self.published or refusal.details["expected_chunk_index"] == self.acknowledged
+            is_repeated_damage = self.damaged_from is not None and end > self.damaged_from
+            assert self.published or index > self.next_index or sent != self.chunk(index) or is_repeated_damage
+            assert self.published or refusal.details["expected_chunk_index"] == self.next_index
         else:
             assert self.is_open
             assert sent == self.chunk(index)
-            self.acknowledged = max(self.acknowledged, index + 1)
-            assert progress.next_chunk_index == self.acknowledged
+            self.received = max(self.received, min(end, len(self.data)))
+            assert (progress.received_bytes, progress.next_chunk_index) == (self.received, self.next_index)
 
-    @precondition(lambda self: self.is_open and self.acknowledged < self.total_chunks)
+    @precondition(lambda self: self.is_open and self.received < len(self.data))
     @rule()
     def append_the_next(self) -> None:
-        self.append(self.acknowledged, lies=False)
+        self.append(self.next_index, lies=False)
 
-    @precondition(lambda self: self.is_open and self.acknowledged < self.total_chunks)
-    @rule(torn=st.integers(0, 12), garbage=st.booleans())
-    def die_while_writing(self, torn: int, garbage: bool) -> None:
-        chunk = self.chunk(self.acknowledged)
-        torn = min(torn, len(chunk) - 1)
-        with self.place.part.open("rb+") as part:
-            part.truncate(self.acknowledged * self.chunk_bytes)
-            part.seek(0, os.SEEK_END)
-            part.write(bytes(torn) if garbage else chunk[:torn])
+    @rule(size=st.integers(0, 20), gap=st.sampled_from([0, 0, 0, 1, -1]), is_checked=st.booleans())
+    def stream(self, size: int, gap: int, is_checked: bool) -> None:
+        offset = max(0, self.received + gap)
+        sent = self.data[offset : offset + size]
+        checksum = Checksum("sha1 " + encoded(hashlib.sha1(sent).digest())) if is_checked else None
+        try:
+            progress: UploadProgress = self.ask("receive", UPLOAD_ID, offset, pieces_of(sent), checksum=checksum)
+        except NotFound:
+            assert not self.started
+        except Conflict:
+            assert self.published or offset != self.received
+        else:
+            assert self.is_open
+            self.received += len(sent)
+            assert progress.received_bytes == self.received
+
+    @precondition(lambda self: self.is_open and self.received < len(self.data))
+    @rule(size=st.integers(1, 20))
+    def stream_something_else_than_its_checksum(self, size: int) -> None:
+        checksum = Checksum("sha256 " + encoded(hashlib.sha256(b"else").digest()))
+        body = pieces_of(self.data[self.received : self.received + size])
+        with pytest.raises(ChecksumMismatch):
+            self.ask("receive", UPLOAD_ID, self.received, body, checksum=checksum)
+
+    @precondition(lambda self: self.is_open and self.received < len(self.data))
+    @rule(torn=st.integers(0, 12))
+    def die_while_writing(self, torn: int) -> None:
+        torn = min(torn, len(self.data) - self.received)
+        with self.place.part.open("ab") as part:
+            part.write(self.data[self.received : self.received + torn])
+        self.received += torn
         self.place.reopen()
 
-    @precondition(lambda self: self.is_open and self.acknowledged < self.total_chunks)
+    @precondition(lambda self: self.is_open and self.received < len(self.data))
+    @rule(torn=st.integers(0, 12))
+    def lose_power_while_writing(self, torn: int) -> None:
+        torn = min(torn, len(self.data) - self.received)
+        with self.place.part.open("ab") as part:
+            part.write(bytes(torn))
+        if self.is_intact and self.data[self.received : self.received + torn] != bytes(torn):
+            self.damaged_from = self.received
+        self.received += torn
+        manifest = self.place.part.with_name("manifest.json")
+        told = json.loads(manifest.read_bytes())
+        manifest.write_text(json.dumps(told | {"boot_id": "an earlier run of this machine"}))
+        self.restarted = True
+        self.place.reopen()
+
+    @precondition(lambda self: self.is_open and self.received < len(self.data))
     @rule()
     def die_before_the_answer(self) -> None:
-        self.ask("append", UPLOAD_ID, self.acknowledged, encoded(self.chunk(self.acknowledged)))
-        self.acknowledged += 1
+        self.append_the_next()
         self.place.reopen()
+
+    @rule()
+    def finish_without_a_digest(self) -> None:
+        try:
+            receipt = self.ask("finish", UPLOAD_ID, self.place.publish)
+        except NotFound:
+            assert not self.started
+        except Conflict:
+            assert self.is_open
+            assert self.received < len(self.data) or self.restarted
+        else:
+            assert receipt.sha256 == hashlib.sha256(self.data).hexdigest()
+            self.published = True
 
     @rule()
     def finish(self) -> None:
@@ -112,11 +183,14 @@ class AnyOrder(RuleBasedStateMachine):
             receipt = self.ask("finish", UPLOAD_ID, self.place.publish, sha256=digest)
         except NotFound:
             assert not self.started
+        except DigestMismatch:
+            assert self.received == len(self.data)
+            assert not self.is_intact
         except Conflict as refusal:
             assert self.is_open
-            assert refusal.details["next_chunk_index"] == self.acknowledged < self.total_chunks
+            assert refusal.details["next_chunk_index"] == self.next_index < self.total_chunks
         else:
-            assert (receipt.sha256, receipt.checksum_verified) == (digest, True)
+            assert receipt.sha256 == digest
             self.published = True
 
     @rule()
@@ -128,7 +202,7 @@ class AnyOrder(RuleBasedStateMachine):
         except Conflict:
             assert self.published
         else:
-            self.started, self.acknowledged = False, 0
+            self.started, self.received, self.damaged_from, self.restarted = False, 0, None, False
 
     @invariant()
     def nothing_is_visible_but_the_whole_file(self) -> None:

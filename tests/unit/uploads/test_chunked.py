@@ -26,10 +26,10 @@ from mcp_toolserver.errors import (
     TooLarge,
     ToolError,
 )
-from mcp_toolserver.uploads.chunked import MAX_CHUNK_BYTES
 from mcp_toolserver.uploads.folder import Manifest
 from mcp_toolserver.uploads.plan import State
 from mcp_toolserver.uploads.progress import StartUpload, UploadProgress
+from mcp_toolserver.uploads.steps import MAX_CHUNK_BYTES
 from mcp_toolserver.uploads.store import disk_errors
 from tests.unit.uploads.conftest import UPLOAD_ID, Place, encoded
 
@@ -103,15 +103,20 @@ async def test_another_start_under_the_same_id_is_refused(place: Place, field: s
     assert refused.value.details["differing"] == [name]
 
 
-async def test_a_torn_tail_is_cut_off_at_the_last_whole_chunk(place: Place) -> None:
+async def test_bytes_of_half_a_chunk_count_and_the_chunk_adds_the_rest(place: Place) -> None:
     await start(place)
     await send(place, 0, 1)
     with place.part.open("ab") as part:
-        part.write(b"torn")
+        part.write(DATA[2 * CHUNK : 2 * CHUNK + 7])
     place.reopen()
-    assert (await place.uploads.status(UPLOAD_ID)).received_bytes == 2 * CHUNK
-    assert (await start(place)).received_bytes == 2 * CHUNK
-    assert place.part.stat().st_size == 2 * CHUNK
+    progress = await start(place)
+    assert (progress.received_bytes, progress.next_chunk_index) == (2 * CHUNK + 7, 2)
+    with pytest.raises(Conflict, match="with other bytes") as refused:
+        await place.uploads.append(UPLOAD_ID, 2, encoded(bytes(CHUNK)))
+    assert refused.value.details["expected_chunk_index"] == 2
+    assert (await send(place, 2)).received_bytes == 3 * CHUNK
+    await send(place, 3)
+    await place.uploads.finish(UPLOAD_ID, place.publish, sha256=SHA256)
 
 
 async def test_a_chunk_in_the_last_place_may_be_short(place: Place) -> None:

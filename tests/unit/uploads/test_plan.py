@@ -4,16 +4,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound
+from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, TooLarge
 from mcp_toolserver.uploads.plan import (
     NEXT,
     ChunkPlan,
     Event,
     State,
-    Step,
     incomplete,
-    next_step,
+    known_bytes,
     require,
+    require_offset,
+    require_room,
     state_of,
 )
 
@@ -32,28 +33,46 @@ def test_the_chunks_are_the_file_without_gap_or_overlap(plan: ChunkPlan) -> None
 
 
 @settings(deadline=None)
-@given(plans, st.integers(0, 20_000))
-def test_bytes_that_count_end_with_a_whole_chunk(plan: ChunkPlan, on_disk: int) -> None:
-    whole = plan.whole_bytes(on_disk)
-    assert whole <= on_disk
-    assert plan.offset_of(plan.next_index(whole)) == whole or whole == plan.total_bytes
-    assert plan.whole_bytes(whole) == whole
-    assert on_disk - whole < plan.chunk_bytes or on_disk > plan.total_bytes
+@given(plans, st.data())
+def test_the_next_chunk_holds_the_first_missing_byte(plan: ChunkPlan, data: st.DataObject) -> None:
+    received = data.draw(st.integers(0, plan.total_bytes))
+    index = plan.next_index(received)
+    if received == plan.total_bytes:
+        assert index == plan.total_chunks
+    else:
+        assert plan.offset_of(index) <= received < plan.offset_of(index) + plan.size_of(index)
 
 
 @settings(deadline=None)
 @given(plans, st.data())
-def test_a_chunk_is_written_once_compared_before_and_refused_beyond(plan: ChunkPlan, data: st.DataObject) -> None:
-    expected = data.draw(st.integers(0, plan.total_chunks))
-    received = min(plan.offset_of(expected), plan.total_bytes)
+def test_of_a_chunk_the_bytes_that_arrived_are_known_and_a_gap_is_refused(plan: ChunkPlan, data: st.DataObject) -> None:
+    received = data.draw(st.integers(0, plan.total_bytes))
     index = data.draw(st.integers(0, plan.total_chunks - 1))
+    expected, size = plan.next_index(received), plan.size_of(index)
     if index > expected:
         with pytest.raises(Conflict) as refused:
-            next_step(plan, received, index, plan.size_of(index))
+            known_bytes(plan, received, index, size)
         assert refused.value.details["expected_chunk_index"] == expected
     else:
-        step = next_step(plan, received, index, plan.size_of(index))
-        assert step is (Step.WRITE if index == expected else Step.COMPARE)
+        known = known_bytes(plan, received, index, size)
+        assert 0 <= known <= size
+        assert (known == size) == (index < expected)
+        assert known == size or plan.offset_of(index) + known == received
+
+
+def test_a_stream_goes_on_where_the_bytes_end_and_nowhere_else() -> None:
+    plan = ChunkPlan(10, 4)
+    require_offset(plan, 7, 7)
+    for offset in (0, 4, 8, 10, 2**70):
+        with pytest.raises(Conflict, match="7 bytes have arrived") as refused:
+            require_offset(plan, 7, offset)
+        assert refused.value.details["received_bytes"] == 7
+
+
+def test_no_byte_lies_behind_the_end_that_was_announced() -> None:
+    require_room(ChunkPlan(10, 4), 10)
+    with pytest.raises(TooLarge, match="announced with 10 bytes"):
+        require_room(ChunkPlan(10, 4), 11)
 
 
 @settings(deadline=None)
@@ -62,13 +81,13 @@ def test_a_chunk_of_another_size_is_refused_with_the_right_one(plan: ChunkPlan, 
     index = data.draw(st.integers(0, plan.total_chunks - 1))
     size = data.draw(st.integers(0, 6_000).filter(lambda size: size != plan.size_of(index)))
     with pytest.raises(InvalidArguments) as refused:
-        next_step(plan, 0, index, size)
+        known_bytes(plan, 0, index, size)
     assert refused.value.details["expected_size_bytes"] == plan.size_of(index)
 
 
 def test_an_index_past_the_last_chunk_is_refused_with_the_range() -> None:
     with pytest.raises(InvalidArguments, match="has 3 chunks, 0 to 2"):
-        next_step(ChunkPlan(10, 4), 0, 3, 4)
+        known_bytes(ChunkPlan(10, 4), 0, 3, 4)
 
 
 def test_a_finish_too_early_says_what_is_missing() -> None:

@@ -1,0 +1,144 @@
+"""What is done to one upload while its lock is held: begin, append, cut back, drop. Everything here blocks."""
+
+from collections.abc import Callable, Sequence
+
+from mcp_toolserver.base64_content import decode_base64
+from mcp_toolserver.uploads.digests import RunningDigests, require_chunk_digest
+from mcp_toolserver.uploads.folder import HeldUpload, Manifest
+from mcp_toolserver.uploads.plan import (
+    Event,
+    State,
+    absent,
+    known_bytes,
+    other_bytes,
+    require,
+    require_offset,
+    require_room,
+    state_of,
+)
+from mcp_toolserver.uploads.progress import StartUpload, UploadProgress, manifest_of, progress_of, require_same
+from mcp_toolserver.uploads.store import UploadStore
+
+MAX_CHUNK_BYTES = 4 * 1024 * 1024
+
+Inspect = Callable[[Manifest, bytes], None]
+"""Look at the first bytes that came, one or many, and raise a ToolError when the file can not be taken at all."""
+
+
+class UploadSteps:
+    """The changes that an upload goes through."""
+
+    def __init__(self, store: UploadStore, inspect: Inspect | None) -> None:
+        self._store = store
+        self._inspect = inspect
+        self.digests = RunningDigests()
+
+    def start(self, upload_id: str, request: StartUpload) -> UploadProgress:
+        """Begin an upload, or resume it; raises Conflict for another file, InsufficientStorage for a full disk."""
+        known = progress_of(self._store.look(upload_id))
+        if known is None or known.state is not State.PUBLISHED:
+            self._store.require_room(request.total_bytes - (known.received_bytes if known else 0))
+        held = self._store.hold(upload_id, create=True)
+        assert held is not None
+        with held:
+            progress = progress_of(held)
+            if progress is None:
+                held.begin(manifest_of(upload_id, request))
+                progress = progress_of(held)
+                assert progress is not None
+                return progress
+            require_same(progress.manifest, request)
+            held.touch()
+            return progress
+
+    def held(self, upload_id: str) -> HeldUpload:
+        """Wait for an upload's lock and return it held; raises NotFound."""
+        held = self._store.hold(upload_id)
+        if held is None:
+            raise absent(upload_id)
+        return held
+
+    def append_chunk(self, upload_id: str, index: int, chunk: str, chunk_sha256: str | None) -> UploadProgress:
+        """Take a chunk by its index, durably; what arrived of it before is compared."""
+        data = decode_base64(
+            chunk,
+            field="chunk",
+            max_bytes=MAX_CHUNK_BYTES,
+            past_limit=f"Send chunks of at most {MAX_CHUNK_BYTES} bytes; the start names the `chunk_size`.",
+        )
+        require_chunk_digest(data, chunk_sha256, index)
+        with self.held(upload_id) as held:
+            progress = self.open_for_more(held, upload_id)
+            manifest, received = progress.manifest, progress.received_bytes
+            known = known_bytes(manifest.plan, received, index, len(data))
+            if known and not held.holds(manifest.plan.offset_of(index), data[:known]):
+                raise other_bytes(manifest.plan, received, index)
+            if known < len(data):
+                self.append(held, manifest, received, [data[known:] if known else data], durable=True)
+                received += len(data) - known
+            else:
+                held.durable_bytes()
+            return UploadProgress(manifest, state_of(manifest.plan, received, has_receipt=False), received)
+
+    def append_pieces(self, upload_id: str, offset: int, pieces: Sequence[bytes]) -> None:
+        """Append bytes at `offset`, not yet durable; raises Conflict when that is not where the upload ends."""
+        with self.held(upload_id) as held:
+            self.append_to(held, upload_id, offset, pieces)
+
+    def append_to(self, held: HeldUpload, upload_id: str, offset: int, pieces: Sequence[bytes]) -> None:
+        """Do as `append_pieces` does, for who holds the lock already."""
+        manifest = self.require_end(held, upload_id, offset)
+        require_room(manifest.plan, offset + sum(map(len, pieces)))
+        self.append(held, manifest, offset, pieces, durable=False)
+
+    def require_end(self, held: HeldUpload, upload_id: str, offset: int) -> Manifest:
+        """Return what was started; raises Conflict when the upload does not end at `offset`."""
+        progress = self.open_for_more(held, upload_id)
+        require_offset(progress.manifest.plan, progress.received_bytes, offset)
+        return progress.manifest
+
+    def open_for_more(self, held: HeldUpload, upload_id: str) -> UploadProgress:
+        """Return how far an upload is that may still get bytes; raises NotFound, or Conflict once it is published."""
+        progress = progress_of(held, durable=False)
+        if progress is None:
+            raise absent(upload_id)
+        require(progress.state, Event.APPEND, upload_id)
+        return progress
+
+    def append(
+        self, held: HeldUpload, manifest: Manifest, offset: int, pieces: Sequence[bytes], *, durable: bool
+    ) -> None:
+        """Write bytes at the end, and count them into the digest; the first ones are looked at before."""
+        if offset == 0 and self._inspect is not None:
+            self._inspect(manifest, pieces[0])
+        held.append(offset, pieces, durable=durable)
+        self.digests.feed(manifest, offset, pieces)
+
+    def cut_back(self, held: HeldUpload, upload_id: str, offset: int) -> None:
+        """Discard what lies behind `offset`."""
+        self.digests.forget(upload_id)
+        held.cut(offset)
+
+    def abort(self, upload_id: str) -> UploadProgress:
+        """Drop an upload; returns how far it was."""
+        with self.held(upload_id) as held:
+            progress = progress_of(held)
+            if progress is None:
+                raise absent(upload_id)
+            require(progress.state, Event.ABORT, upload_id)
+            held.remove()
+            self.digests.forget(upload_id)
+            return progress
+
+    def fill(self, upload_id: str, data: bytes) -> None:
+        """Take all bytes of an upload at once."""
+        with self.held(upload_id) as held:
+            self.append(held, self.open_for_more(held, upload_id).manifest, 0, [data], durable=True)
+
+    def forget(self, upload_id: str) -> None:
+        """Remove an upload in whatever state it is, if it is there."""
+        held = self._store.hold(upload_id)
+        if held is not None:
+            with held:
+                held.remove()
+        self.digests.forget(upload_id)

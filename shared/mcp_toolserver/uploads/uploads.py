@@ -1,0 +1,330 @@
+"""Receive files that survive interruptions: by chunks, by streams, in one piece; each may go on where another ended."""
+
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+from uuid import uuid4
+from weakref import WeakValueDictionary
+
+from anyio import CancelScope, CapacityLimiter, Lock, WouldBlock, to_thread
+
+from mcp_toolserver.errors import Conflict, ToolError
+from mcp_toolserver.files import sha256_of_file
+from mcp_toolserver.tools import Report, unheard
+from mcp_toolserver.uploads.checksums import Checksum
+from mcp_toolserver.uploads.digests import expected_sha256, require_sha256
+from mcp_toolserver.uploads.folder import HeldUpload, Manifest, Receipt, boot_id
+from mcp_toolserver.uploads.incoming import Incoming
+from mcp_toolserver.uploads.plan import Event, State, absent, incomplete, require, require_offset, require_room
+from mcp_toolserver.uploads.progress import StartUpload, UploadProgress, canonical, progress_of
+from mcp_toolserver.uploads.steps import Inspect, UploadSteps
+from mcp_toolserver.uploads.store import UploadStore, disk_errors
+
+log = logging.getLogger(__name__)
+
+MAX_IDLE_S = 7 * 24 * 3600.0
+SWEEP_EVERY_S = 3600.0
+
+ValueT = TypeVar("ValueT")
+Publish = Callable[[Manifest, Path, str], Awaitable[object]]
+"""Give a verified part (its path, its sha256 in hex) its public name; it should be taken away by a rename."""
+
+
+class Locked(Conflict):
+    """Ask the caller to come back when another request has let go of an upload."""
+
+    status = 423
+    retryable = True
+
+
+@dataclass(frozen=True, slots=True)
+class TakenUpload:
+    """A complete upload in the hands of whoever makes something else of it; `path` may be read, moved or left."""
+
+    path: Path
+    filename: str
+    sha256: str
+
+
+class Uploads:
+    """The uploads of one store."""
+
+    def __init__(self, store: UploadStore, *, inspect: Inspect | None = None, max_idle_s: float = MAX_IDLE_S) -> None:
+        self._store = store
+        self._steps = UploadSteps(store, inspect)
+        self.max_idle_s = max_idle_s
+        self._swept_at_s: float | None = None
+        # Waiting for a lock of another process occupies a thread: these must not be the threads that the holder needs.
+        self._threads = CapacityLimiter(32)
+        self._turns: WeakValueDictionary[str, Lock] = WeakValueDictionary()
+
+    async def start(self, request: StartUpload) -> UploadProgress:
+        """Begin an upload, or resume the one of the same id, file name and size.
+
+        Raises Conflict when the id belongs to another file, and InsufficientStorage when the disk has no room.
+        """
+        await self._sweep_at_times()
+        upload_id = canonical(request.upload_id) if request.upload_id else str(uuid4())
+        async with self._turn(upload_id):
+            return await self._thread(self._steps.start, upload_id, request)
+
+    async def find(self, upload_id: str) -> UploadProgress | None:
+        """Return how far an upload is, or None when there is none."""
+        return await self._thread(lambda: progress_of(self._store.look(canonical(upload_id))))
+
+    async def status(self, upload_id: str) -> UploadProgress:
+        """Return how far an upload is; every byte that it counts is durable. Raises NotFound."""
+        progress = await self.find(upload_id)
+        if progress is None:
+            raise absent(upload_id)
+        return progress
+
+    async def overview(self) -> list[UploadProgress]:
+        """Return all uploads, also the published ones until they are swept; the newest first."""
+
+        def look() -> list[UploadProgress]:
+            found = [progress_of(self._store.look(upload_id)) for upload_id in self._store.ids()]
+            return sorted((each for each in found if each), key=lambda each: each.manifest.started, reverse=True)
+
+        return await self._thread(look)
+
+    async def append(
+        self, upload_id: str, chunk_index: int, chunk: str, chunk_sha256: str | None = None
+    ) -> UploadProgress:
+        """Take a chunk (base64); it is durable when this returns.
+
+        Raises NotFound, InvalidArguments for what cannot be a chunk of this upload, TooLarge, and Conflict with
+        `expected_chunk_index` for a gap or for a repeated chunk with other bytes.
+        """
+        upload_id = canonical(upload_id)
+        async with self._turn(upload_id):
+            return await self._thread(self._steps.append_chunk, upload_id, chunk_index, chunk, chunk_sha256)
+
+    async def receive(
+        self,
+        upload_id: str,
+        offset: int,
+        body: AsyncIterator[bytes],
+        *,
+        body_bytes: int | None = None,
+        checksum: Checksum | None = None,
+    ) -> UploadProgress:
+        """Take a stream of bytes from `offset` on; what has arrived is durable when this returns, also of a cut one.
+
+        With a checksum the bytes count only together: a mismatch discards them and raises ChecksumMismatch. Raises
+        NotFound, Conflict for another offset, and TooLarge for more bytes than were announced.
+        """
+        upload_id = canonical(upload_id)
+        progress = await self.status(upload_id)
+        require(progress.state, Event.APPEND, upload_id)
+        require_offset(progress.manifest.plan, progress.received_bytes, offset)
+        require_room(progress.manifest.plan, offset + (body_bytes or 0))
+        if checksum is None:
+
+            async def write(position: int, pieces: Sequence[bytes]) -> None:
+                # The lock is held for each batch, not for the body: a caller who lost a connection goes on by another
+                # at once, and it is the old one that is refused.
+                async with self._turn(upload_id):
+                    await self._thread(self._steps.append_pieces, upload_id, position, pieces)
+
+            await Incoming(write, offset).take(body)
+        else:
+            await self._receive_checked(upload_id, offset, body, checksum)
+        return await self.status(upload_id)
+
+    async def abort(self, upload_id: str) -> UploadProgress:
+        """Drop an upload and its bytes; returns how far it was. Raises NotFound, and Conflict once it is published."""
+        upload_id = canonical(upload_id)
+        async with self._turn(upload_id):
+            return await self._thread(self._steps.abort, upload_id)
+
+    async def finish(
+        self,
+        upload_id: str,
+        publish: Publish,
+        *,
+        sha256: str | None = None,
+        verify_checksum: bool = True,
+        report: Report = unheard,
+    ) -> Receipt:
+        """Verify all bytes and publish the file; once it is published, answer the same again.
+
+        Raises NotFound, Conflict (bytes are missing, the digest differs), and whatever `publish` raises: then the
+        upload stays complete, and finish may be called again.
+        """
+        upload_id = canonical(upload_id)
+        async with self._turn(upload_id):
+            with await self._thread(self._steps.held, upload_id) as held:
+                progress = await self._known(held, upload_id)
+                if progress.state is State.PUBLISHED:
+                    receipt = await self._thread(held.receipt)
+                    assert receipt is not None
+                    require_sha256(receipt.sha256, sha256 if verify_checksum else None)
+                    return receipt
+                receipt = await self._verified(held, progress, Event.FINISH, sha256, report, verify_checksum)
+                await self._thread(held.write_receipt, receipt)
+                # From here on it is published whole or not at all, also when the caller goes away.
+                with CancelScope(shield=True):
+                    await publish(progress.manifest, held.part, receipt.sha256)
+                    await self._thread(held.drop_part)
+                self._steps.digests.forget(upload_id)
+                return receipt
+
+    @asynccontextmanager
+    async def taken(
+        self, upload_id: str, *, sha256: str | None = None, report: Report = unheard
+    ) -> AsyncGenerator[TakenUpload]:
+        """Verify a complete upload, lend its file while nobody else can touch it, and settle it after success.
+
+        It counts as published then, and its bytes are removed; after a failure it is as it was. Raises NotFound, and
+        Conflict when bytes are missing, the digest differs, or it was taken before.
+        """
+        upload_id = canonical(upload_id)
+        async with self._turn(upload_id):
+            with await self._thread(self._steps.held, upload_id) as held:
+                progress = await self._known(held, upload_id)
+                receipt = await self._verified(held, progress, Event.TAKE, sha256, report)
+                yield TakenUpload(held.part, progress.manifest.filename, receipt.sha256)
+                with CancelScope(shield=True):
+                    await self._thread(held.write_receipt, receipt)
+                    await self._thread(held.drop_part)
+                self._steps.digests.forget(upload_id)
+
+    async def receive_whole(
+        self, request: StartUpload, data: bytes, publish: Publish, report: Report = unheard
+    ) -> Receipt:
+        """Take a file in one piece, verify it and publish it; nothing stays behind when that fails."""
+        started = await self.start(request)
+        upload_id = started.manifest.upload_id
+        try:
+            async with self._turn(upload_id):
+                await self._thread(self._steps.fill, upload_id, data)
+            return await self.finish(upload_id, publish, report=report)
+        finally:
+            with CancelScope(shield=True):
+                await self._thread(self._steps.forget, upload_id)
+
+    async def sweep(self) -> list[str]:
+        """Remove the uploads that nobody has touched for long; returns their ids."""
+        return await self._thread(self._store.sweep, time.time(), self.max_idle_s)
+
+    async def _receive_checked(
+        self, upload_id: str, offset: int, body: AsyncIterator[bytes], checksum: Checksum
+    ) -> None:
+        # Until they are verified, nobody shall build on these bytes: the lock is held for the whole body.
+        async with self._turn(upload_id, wait=False):
+            held = await self._thread(self._store.hold, upload_id, wait=False)
+            if held is None:
+                raise _locked(upload_id)
+            with held:
+                await self._thread(self._steps.require_end, held, upload_id, offset)
+
+                async def write(position: int, pieces: Sequence[bytes]) -> None:
+                    await self._thread(self._steps.append_to, held, upload_id, position, pieces)
+                    await self._thread(checksum.update, pieces)
+
+                intact = False
+                try:
+                    await Incoming(write, offset).take(body)
+                    checksum.require()
+                    intact = True
+                finally:
+                    if not intact:
+                        with CancelScope(shield=True):
+                            await self._thread(self._steps.cut_back, held, upload_id, offset)
+
+    async def _known(self, held: HeldUpload, upload_id: str) -> UploadProgress:
+        progress = await self._thread(progress_of, held)
+        if progress is None:
+            raise absent(upload_id)
+        return progress
+
+    async def _verified(
+        self,
+        held: HeldUpload,
+        progress: UploadProgress,
+        event: Event,
+        sha256: str | None,
+        report: Report,
+        verify_checksum: bool = True,
+    ) -> Receipt:
+        manifest = progress.manifest
+        if progress.state is State.RECEIVING:
+            raise incomplete(manifest.plan, progress.received_bytes)
+        require(progress.state, event, manifest.upload_id)
+        expected = expected_sha256(manifest, sha256)
+        if expected is None and verify_checksum:
+            await self._thread(_require_same_boot, manifest)
+        digest = self._steps.digests.of(manifest)
+        if digest is None:
+            digest = await sha256_of_file(held.part, report)
+        else:
+            await report(manifest.total_bytes, manifest.total_bytes, "sha256 known from receiving")
+        if verify_checksum:
+            require_sha256(digest, expected)
+        return Receipt(
+            upload_id=manifest.upload_id,
+            filename=manifest.filename,
+            size_bytes=manifest.total_bytes,
+            sha256=digest,
+            checksum_verified=verify_checksum and expected is not None,
+            seconds=round(max(0.0, (datetime.now(UTC) - manifest.started).total_seconds()), 3),
+        )
+
+    async def _sweep_at_times(self) -> None:
+        now_s = time.monotonic()
+        if self._swept_at_s is not None and now_s - self._swept_at_s < SWEEP_EVERY_S:
+            return
+        self._swept_at_s = now_s
+        try:
+            removed = await self.sweep()
+        except (OSError, ToolError):
+            log.warning("old uploads could not be swept", exc_info=True)
+        else:
+            if removed:
+                log.info("old uploads swept", extra={"upload_ids": removed})
+
+    async def _thread(self, work: Callable[..., ValueT], *arguments: object, **named: object) -> ValueT:
+        def translated() -> ValueT:
+            with disk_errors():
+                return work(*arguments, **named)
+
+        return await to_thread.run_sync(translated, limiter=self._threads)
+
+    @asynccontextmanager
+    async def _turn(self, upload_id: str, *, wait: bool = True) -> AsyncGenerator[None]:
+        # The lock on disk holds between tasks too; this one keeps the tasks of one upload from each occupying a thread.
+        lock = self._turns.setdefault(upload_id, Lock())
+        try:
+            lock.acquire_nowait()
+        except WouldBlock:
+            if not wait:
+                raise _locked(upload_id) from None
+            await lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _locked(upload_id: str) -> Locked:
+    return Locked(
+        f"Another request works on upload `{upload_id}`.",
+        hint="Wait until it is over, ask for the offset (HEAD), then go on.",
+        details={"upload_id": upload_id},
+    )
+
+
+def _require_same_boot(manifest: Manifest) -> None:
+    if manifest.boot_id != boot_id():
+        raise Conflict(
+            f"The machine was started anew during upload `{manifest.upload_id}`, and no digest says whether the last "
+            "bytes before that reached the disk.",
+            hint="Finish with the `sha256` of the file; if it differs, abort and send the file again.",
+            details={"upload_id": manifest.upload_id, "field": "sha256"},
+        )
