@@ -3,12 +3,13 @@
 import os
 import unicodedata
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from anyio import CapacityLimiter, create_task_group, to_thread
+from anyio import create_task_group, to_thread
 
 from aitk_mcp.images import EXTENSIONS, BadImage, ImageSize, check_image
 from aitk_mcp.size_index import FILE_NAME, render_index
@@ -17,8 +18,10 @@ from mcp_toolserver.errors import InvalidArguments, ToolError
 from mcp_toolserver.files import safe_relative, sync_directory
 from mcp_toolserver.tools import Report, unheard
 
-_DECODERS = 2
-"""How many images are decoded at once: each may take hundreds of megabytes while it is."""
+_WORKERS = 2
+"""How many images are in memory at once."""
+_BATCH = 16
+_SYNCS = 32
 
 
 class ImageSource(Protocol):
@@ -46,6 +49,15 @@ class NewImage:
     def read(self) -> bytes:
         """Return its bytes; raises InvalidArguments where it is no base64."""
         return decode_base64(self.content, field="content")
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """An image, the file name that it is stored under, and the caption to store beside it."""
+
+    image: ImageSource
+    name: str
+    caption: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +109,7 @@ def plan_names(filenames: Sequence[str]) -> Names:
         stem, suffix = Path(filename).stem, Path(filename).suffix
         if _key(stem) in taken:
             free = f"{stem}_{suffix[1:].lower()}"
-            while _key(free) in stems | taken:
+            while _key(free) in stems or _key(free) in taken:
                 free += "_"
             renamed.append(Renamed(filename, free + suffix, f"another image uses the caption file `{stem}.txt`"))
             stem = free
@@ -130,56 +142,71 @@ async def stage(
 
     Where anything is returned, the folder holds only part of the dataset, and no size file.
     """
-    bad: list[BadUpload] = []
+    bad: dict[int, BadUpload] = {}
     sizes: dict[str, ImageSize] = {}
     failures: list[OSError] = []
     done = 0
-    threads = CapacityLimiter(_DECODERS)
+    orders = [_Order(*each) for each in zip(images, names.stored, captions, strict=True)]
+    batches = iter([range(start, len(orders))[:_BATCH] for start in range(0, len(orders), _BATCH)])
 
-    async def take(image: ImageSource, name: str, caption: str | None) -> None:
+    def take(positions: range) -> None:
+        for position in positions:
+            order = orders[position]
+            try:
+                sizes[order.name] = _store(folder, order)
+            except BadImage as error:
+                bad[position] = BadUpload(order.image.filename, str(error))
+            except ToolError as error:
+                bad[position] = BadUpload(order.image.filename, error.message.split(": ", 1)[-1].rstrip("."))
+
+    async def work() -> None:
         nonlocal done
-        try:
-            sizes[name] = await to_thread.run_sync(_store, folder / name, image, caption, limiter=threads)
-        except BadImage as error:
-            bad.append(BadUpload(image.filename, str(error)))
-        except ToolError as error:
-            bad.append(BadUpload(image.filename, error.message.split(": ", 1)[-1].rstrip(".")))
-        except OSError as error:
-            failures.append(error)
-        done += 1
-        await report(done, len(images), f"checked {image.filename}")
+        for positions in batches:
+            try:
+                await to_thread.run_sync(take, positions)
+            except OSError as error:
+                failures.append(error)
+            if failures:
+                return
+            done += len(positions)
+            await report(done, len(orders), f"checked {orders[positions[-1]].image.filename}")
 
     await to_thread.run_sync(partial(folder.mkdir, parents=True))
     async with create_task_group() as group:
-        for image, name, caption in zip(images, names.stored, captions, strict=True):
-            group.start_soon(take, image, name, caption)
+        for _ in range(_WORKERS):
+            group.start_soon(work)
     if failures:
         # Raised here, since the group would wrap it: a full disk must be told as one.
         raise failures[0]
     if not bad:
         await to_thread.run_sync(_seal, folder, sizes)
-    order = {image.filename: index for index, image in enumerate(images)}
-    return sorted(bad, key=lambda each: order[each.filename])
+    return [bad[position] for position in sorted(bad)]
 
 
-def _store(path: Path, image: ImageSource, caption: str | None) -> ImageSize:
-    data = image.read()
+def _store(folder: Path, order: _Order) -> ImageSize:
+    data = order.image.read()
     size = check_image(data)
-    _write(path, data)
-    if caption is not None:
-        _write(path.with_suffix(".txt"), caption.encode())
+    _write(folder / order.name, data)
+    if order.caption is not None:
+        _write((folder / order.name).with_suffix(".txt"), order.caption.encode())
     return size
 
 
 def _write(path: Path, data: bytes) -> None:
     with path.open("xb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _seal(folder: Path, sizes: dict[str, ImageSize]) -> None:
     # The order in which os.walk will find them, which is also that of this folder once it was renamed.
     found = {Path(folder, name): sizes[name] for _, _, names in os.walk(folder) for name in names if name in sizes}
     _write(folder / FILE_NAME, render_index(folder, found))
+    # One after the other each would wait for the disk; many at once share one wait.
+    with ThreadPoolExecutor(_SYNCS) as pool:
+        list(pool.map(_sync, folder.iterdir()))
     sync_directory(folder)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
