@@ -201,6 +201,7 @@ def upload_tools(uploads: LoraUploads) -> list[AnyTool]:
             sha256=args.sha256,
             overwrite=args.overwrite,
             metadata=args.metadata,
+            caller=call.caller,
         )
         return _installed(await uploads.receive_whole(request, data, call.report))
 
@@ -213,6 +214,7 @@ def upload_tools(uploads: LoraUploads) -> list[AnyTool]:
             sha256=args.sha256,
             overwrite=args.overwrite,
             metadata=args.metadata,
+            caller=call.caller,
         )
         return _state(await uploads.start(request))
 

@@ -17,7 +17,9 @@ async def rows(bench: Bench) -> list[Row]:
     measured: list[Row] = []
     async with httpx.AsyncClient(timeout=60) as client:
         for name, chunk_size, goal in (("256k", 256 * KIB, 1.2), ("1m", MIB, 1.2), ("4m", 4 * MIB, 1.2)):
-            chunk = base64.b64encode(os.urandom(chunk_size)).decode()
+            # Bytes that cannot open a safetensors file are refused with the first chunk.
+            opening = (2).to_bytes(8, "little") + b"{}"
+            chunk = base64.b64encode(opening + os.urandom(chunk_size - len(opening))).decode()
             total = bench.size_bytes // chunk_size
 
             async def ours(chunk: str = chunk, total: int = total, chunk_size: int = chunk_size) -> None:

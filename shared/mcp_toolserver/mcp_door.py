@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from mcp_toolserver.errors import ToolError
-from mcp_toolserver.rest_door import annotations, base_url
+from mcp_toolserver.rest_door import annotations, base_url, caller_of
 from mcp_toolserver.tools import AnyTool, Call, Picture, Toolbox
 
 PROTOCOL_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28")
@@ -44,7 +44,7 @@ def mcp_server(
         pictures: list[Picture] = []
         call = Call(report=context.session.report_progress, base_url=address, pictures=pictures)
         if request is not None:
-            call = replace(call, request_id=request.state.request_id)
+            call = replace(call, request_id=request.state.request_id, caller=caller_of(request))
         try:
             result = await toolbox.call(params.name, params.arguments, call)
         except ToolError as error:

@@ -76,7 +76,7 @@ class RestDoor:
         try:
             name, arguments = _read(await request.body())
             tool = self._toolbox.find(name).name
-            call = Call(request_id=request_id, base_url=base_url(request, self._public_url))
+            call = Call(request_id=request_id, base_url=base_url(request, self._public_url), caller=caller_of(request))
             if "text/event-stream" in request.headers.get("accept", ""):
                 return StreamingResponse(
                     self._events(tool, arguments, call),
@@ -123,6 +123,11 @@ class RestDoor:
 def base_url(request: Request, public_url: str | None) -> str:
     """Return this server's address as the caller knows it, without a slash at its end."""
     return (public_url or str(request.base_url)).rstrip("/")
+
+
+def caller_of(request: Request) -> str | None:
+    """Return the address that a request came from."""
+    return request.client.host if request.client else None
 
 
 def _event(name: str, data: Any) -> bytes:

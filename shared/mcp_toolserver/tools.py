@@ -71,12 +71,14 @@ class Call:
     """What a running tool may know of its caller.
 
     `base_url` is the address that the caller used for this server (no slash at its end), for links in results.
+    `caller` is the address that the call came from, None where there is none (stdio).
     `pictures` is where to put what the caller shall see; None where its door shows no pictures, only links.
     """
 
     request_id: str = field(default_factory=lambda: uuid4().hex)
     report: Report = unheard
     base_url: str = ""
+    caller: str | None = None
     pictures: list[Picture] | None = None
 
 

@@ -1,6 +1,7 @@
 """One upload on disk: what its files hold, and how each of them changes. Everything here blocks."""
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -39,6 +40,7 @@ class Manifest(BaseModel):
     started: datetime
     publish_when_complete: bool = False
     tus_metadata: str | None = None
+    caller: str | None = None
     boot_id: str | None = None
 
     @property
@@ -186,8 +188,8 @@ class UploadFolder:
     def idle_s(self, now_s: float) -> float | None:
         """Return for how many seconds nothing has changed, or None when that is in doubt.
 
-        It is in doubt when a stranger's file lies here, when the manifest cannot be read, and when the clock stands
-        before the last change.
+        It is in doubt when a stranger's file lies here, when the manifest cannot be read, and when the clock must have
+        jumped: it stands before the last change, or the machine runs for a shorter time since the start.
         """
         entries = list(self.path.iterdir())
         if any(
@@ -195,11 +197,14 @@ class UploadFolder:
         ):
             return None
         try:
-            self.manifest()
+            manifest = self.manifest()
         except ValidationError:
             return None
-        changed_s = max(entry.stat().st_mtime for entry in (self.path, *entries))
-        return now_s - changed_s if changed_s <= now_s else None
+        idle_s = now_s - max(entry.stat().st_mtime for entry in (self.path, *entries))
+        began_in_this_run = manifest is not None and manifest.boot_id is not None and manifest.boot_id == boot_id()
+        if idle_s < 0 or (began_in_this_run and idle_s > time.clock_gettime(time.CLOCK_BOOTTIME)):
+            return None
+        return idle_s
 
 
 class HeldUpload(UploadFolder):

@@ -16,7 +16,10 @@ DEFAULT_CHUNK_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartUpload:
-    """What is to come; `chunk_bytes` and `upload_id` are chosen here when they are None."""
+    """What is to come; `chunk_bytes` and `upload_id` are chosen here when they are None.
+
+    `tus_metadata` is tus' Upload-Metadata, word for word; `caller` is the address that the start came from.
+    """
 
     filename: str
     total_bytes: int
@@ -27,6 +30,7 @@ class StartUpload:
     metadata: Mapping[str, Any] | None = None
     publish_when_complete: bool = False
     tus_metadata: str | None = None
+    caller: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ def manifest_of(upload_id: str, request: StartUpload) -> Manifest:
         started=datetime.now(UTC),
         publish_when_complete=request.publish_when_complete,
         tus_metadata=request.tus_metadata,
+        caller=request.caller,
         boot_id=boot_id(),
     )
 

@@ -1,10 +1,12 @@
 """What is done to one upload while its lock is held: begin, append, cut back, drop. Everything here blocks."""
 
 from collections.abc import Callable, Sequence
+from threading import Lock
 
 from mcp_toolserver.base64_content import decode_base64
 from mcp_toolserver.uploads.digests import RunningDigests, require_chunk_digest
 from mcp_toolserver.uploads.folder import HeldUpload, Manifest
+from mcp_toolserver.uploads.limits import OpenUploads, UploadLimits
 from mcp_toolserver.uploads.plan import (
     Event,
     State,
@@ -28,25 +30,34 @@ Inspect = Callable[[Manifest, bytes], None]
 class UploadSteps:
     """The changes that an upload goes through."""
 
-    def __init__(self, store: UploadStore, inspect: Inspect | None) -> None:
+    def __init__(self, store: UploadStore, limits: UploadLimits, inspect: Inspect | None) -> None:
         self._store = store
+        self._open = OpenUploads(store, limits)
+        # Counting and beginning are one step, so that many starts at once keep the limits.
+        self._beginning = Lock()
         self._inspect = inspect
         self.digests = RunningDigests()
 
     def start(self, upload_id: str, request: StartUpload) -> UploadProgress:
-        """Begin an upload, or resume it; raises Conflict for another file, InsufficientStorage for a full disk."""
-        known = progress_of(self._store.look(upload_id))
-        if known is None or known.state is not State.PUBLISHED:
-            self._store.require_room(request.total_bytes - (known.received_bytes if known else 0))
+        """Begin an upload, or resume it.
+
+        Raises Conflict for another file, RateLimited for too many that are unfinished, and InsufficientStorage.
+        """
+        if progress_of(self._store.look(upload_id)) is not None:
+            return self._resume(upload_id, request)
+        with self._beginning:
+            self._open.require_place(request.caller, request.total_bytes)
+            return self._resume(upload_id, request)
+
+    def _resume(self, upload_id: str, request: StartUpload) -> UploadProgress:
         held = self._store.hold(upload_id, create=True)
         assert held is not None
         with held:
             progress = progress_of(held)
             if progress is None:
-                held.begin(manifest_of(upload_id, request))
-                progress = progress_of(held)
-                assert progress is not None
-                return progress
+                manifest = manifest_of(upload_id, request)
+                held.begin(manifest)
+                return UploadProgress(manifest, State.RECEIVING, 0)
             require_same(progress.manifest, request)
             held.touch()
             return progress

@@ -74,18 +74,22 @@ class UploadStore:
         except FileNotFoundError:
             return []
 
-    def require_room(self, size_bytes: int) -> None:
-        """Raise InsufficientStorage when the disk has not this much room."""
+    def require_room(self, size_bytes: int, reserved_bytes: int = 0) -> None:
+        """Raise InsufficientStorage when the disk has not this much room beside what is reserved."""
         free = shutil.disk_usage(_nearest_existing(self.root)).free
-        if size_bytes > free:
+        if size_bytes + reserved_bytes > free:
+            others = f", and uploads under way still need {reserved_bytes} of them" if reserved_bytes else ""
             raise InsufficientStorage(
-                f"{size_bytes} bytes do not fit: the disk has {free} left.",
-                hint="Make room on the server's disk, then start again; what has arrived stays.",
-                details={"needed_bytes": size_bytes, "free_bytes": free},
+                f"{size_bytes} bytes do not fit: the disk has {free} left{others}.",
+                hint="Make room on the server's disk or abort uploads, then start again; what has arrived stays.",
+                details={"needed_bytes": size_bytes, "free_bytes": free, "reserved_bytes": reserved_bytes},
             )
 
-    def sweep(self, now_s: float, max_idle_s: float) -> list[str]:
-        """Remove what nobody has touched for `max_idle_s`, skip whatever is held or in doubt; return the ids."""
+    def sweep(self, now_s: float, max_idle_s: float, max_empty_idle_s: float) -> list[str]:
+        """Remove what nobody has touched for `max_idle_s`, skip whatever is held or in doubt; return the ids.
+
+        An upload that never got a byte has its own age: there is nothing to lose.
+        """
         removed: list[str] = []
         for upload_id in self.ids():
             upload = self.hold(upload_id, wait=False)
@@ -93,7 +97,8 @@ class UploadStore:
                 continue
             with upload:
                 idle_s = upload.idle_s(now_s)
-                if idle_s is not None and idle_s > max_idle_s:
+                oldest_s = max_empty_idle_s if upload.size_bytes() == 0 else max_idle_s
+                if idle_s is not None and idle_s > oldest_s:
                     upload.remove()
                     removed.append(upload_id)
         return removed

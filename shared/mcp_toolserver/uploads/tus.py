@@ -12,6 +12,7 @@ expiration and termination.
 
 import time
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from email.utils import formatdate
 from typing import Protocol
 
@@ -21,7 +22,7 @@ from starlette.routing import Route
 
 from mcp_toolserver.envelope import error_response
 from mcp_toolserver.errors import InvalidArguments, ToolError
-from mcp_toolserver.rest_door import base_url
+from mcp_toolserver.rest_door import base_url, caller_of
 from mcp_toolserver.uploads.checksums import ALGORITHMS, Checksum, ChecksumMismatch
 from mcp_toolserver.uploads.digests import DigestMismatch
 from mcp_toolserver.uploads.plan import State, absent
@@ -105,7 +106,8 @@ class TusDoor:
             return self._refused(request, error)
 
     async def _create(self, request: Request) -> Response:
-        progress = await self._receiver.start(read_start(request.headers, self._max_bytes))
+        asked = read_start(request.headers, self._max_bytes)
+        progress = await self._receiver.start(replace(asked, caller=caller_of(request)))
         upload_id = progress.manifest.upload_id
         uploads = await self._receiver.uploads()
         headers = {"Location": f"{base_url(request, self._public_url)}{PATH}/{upload_id}"}
@@ -228,7 +230,9 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
 def _expiry(uploads: Uploads, progress: UploadProgress) -> dict[str, str]:
     if progress.state is State.PUBLISHED:
         return {}
-    return {"Upload-Expires": formatdate(time.time() + uploads.max_idle_s, usegmt=True)}
+    limits = uploads.limits
+    left_s = limits.max_idle_s if progress.received_bytes else limits.max_empty_idle_s
+    return {"Upload-Expires": formatdate(time.time() + left_s, usegmt=True)}
 
 
 def _done(status: int, headers: Mapping[str, str] | None = None) -> Response:

@@ -20,6 +20,7 @@ from mcp_toolserver.uploads.checksums import Checksum
 from mcp_toolserver.uploads.digests import expected_sha256, require_sha256
 from mcp_toolserver.uploads.folder import HeldUpload, Manifest, Receipt, boot_id
 from mcp_toolserver.uploads.incoming import Incoming
+from mcp_toolserver.uploads.limits import UploadLimits
 from mcp_toolserver.uploads.plan import Event, State, absent, incomplete, require, require_offset, require_room
 from mcp_toolserver.uploads.progress import StartUpload, UploadProgress, canonical, progress_of
 from mcp_toolserver.uploads.steps import Inspect, UploadSteps
@@ -27,8 +28,8 @@ from mcp_toolserver.uploads.store import UploadStore, disk_errors
 
 log = logging.getLogger(__name__)
 
-MAX_IDLE_S = 7 * 24 * 3600.0
 SWEEP_EVERY_S = 3600.0
+_USUAL_LIMITS = UploadLimits()
 
 ValueT = TypeVar("ValueT")
 Publish = Callable[[Manifest, Path, str], Awaitable[object]]
@@ -54,10 +55,12 @@ class TakenUpload:
 class Uploads:
     """The uploads of one store."""
 
-    def __init__(self, store: UploadStore, *, inspect: Inspect | None = None, max_idle_s: float = MAX_IDLE_S) -> None:
+    def __init__(
+        self, store: UploadStore, *, inspect: Inspect | None = None, limits: UploadLimits = _USUAL_LIMITS
+    ) -> None:
         self._store = store
-        self._steps = UploadSteps(store, inspect)
-        self.max_idle_s = max_idle_s
+        self._steps = UploadSteps(store, limits, inspect)
+        self.limits = limits
         self._swept_at_s: float | None = None
         # Waiting for a lock of another process occupies a thread: these must not be the threads that the holder needs.
         self._threads = CapacityLimiter(32)
@@ -66,7 +69,8 @@ class Uploads:
     async def start(self, request: StartUpload) -> UploadProgress:
         """Begin an upload, or resume the one of the same id, file name and size.
 
-        Raises Conflict when the id belongs to another file, and InsufficientStorage when the disk has no room.
+        Raises Conflict when the id belongs to another file, RateLimited when too many are unfinished, and
+        InsufficientStorage when the disk has no room.
         """
         await self._sweep_at_times()
         upload_id = canonical(request.upload_id) if request.upload_id else str(uuid4())
@@ -211,7 +215,7 @@ class Uploads:
 
     async def sweep(self) -> list[str]:
         """Remove the uploads that nobody has touched for long; returns their ids."""
-        return await self._thread(self._store.sweep, time.time(), self.max_idle_s)
+        return await self._thread(self._store.sweep, time.time(), self.limits.max_idle_s, self.limits.max_empty_idle_s)
 
     async def _receive_checked(
         self, upload_id: str, offset: int, body: AsyncIterator[bytes], checksum: Checksum
