@@ -38,6 +38,7 @@ from aitk_mcp.trainers.ui import UiTrainer
 from aitk_mcp.trainers.ui_http import DEFAULT_URL, UiHttp
 from aitk_mcp.training.estimates import Estimates
 from aitk_mcp.training.jobs import TrainingJobs
+from aitk_mcp.training.loss_plots import LossPlots
 from aitk_mcp.training.run_history import RunHistory
 from aitk_mcp.ui_choice import shared_folders, ui_state
 from mcp_toolserver import __version__
@@ -95,6 +96,7 @@ def _assemble(settings: AitkSettings) -> ToolServer:
         refusal=refused,
     )
     jobs = TrainingJobs(_trainer(settings), configs, refused)
+    plots = LossPlots(settings.data_dir / "cache" / "matplotlib")
     folders = {"datasets": settings.datasets_folder, "outputs": settings.outputs_folder, "jobs": settings.data_dir}
 
     @asynccontextmanager
@@ -116,7 +118,7 @@ def _assemble(settings: AitkSettings) -> ToolServer:
                 *config_tools(configs),
                 *plan_step_tools(configs, PlanSteps(configs, datasets)),
                 *estimate_tools(Estimates(configs, RunHistory(jobs, settings.outputs_folder))),
-                *training_tools(jobs),
+                *training_tools(jobs, plots),
                 *about_training_tools(configs, jobs, models),
                 *model_tools(models, jobs),
                 *system_tools(settings.engine, folders),
@@ -124,7 +126,7 @@ def _assemble(settings: AitkSettings) -> ToolServer:
         ),
         backend=_backend(settings),
         routes=[
-            *training_routes(jobs),
+            *training_routes(jobs, plots),
             *model_routes(models),
             *dataset_routes(datasets),
             *tus_routes(zip_uploads, public_url=settings.public_url),

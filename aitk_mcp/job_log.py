@@ -30,6 +30,8 @@ _LOSS = re.compile(r"\bloss: (?P<loss>nan|-?inf|[-+\d.e]+)")
 _RATE = re.compile(r"\blr: (?P<lr>[-+\d.e]+)")
 _RESUMED = re.compile(r"Found step (?P<step>\d+) in metadata, starting from there")
 _SKIPPED_IMAGE = re.compile(r"^Error processing (?:image|video): (?P<path>.+)$", re.MULTILINE)
+# AI Toolkit counts such a loss as 0 and goes on, at the end of the line on which its bar stands.
+_NO_NUMBER = "loss is nan"
 _SKIPPED_BATCH = "OOM during training step, skipping batch"
 # Run.py prints these words between two rules when Ctrl-C (SIGINT) ends it.
 _STOPPED = re.compile(r"^=+\nJob stopped\n=+\s*$", re.MULTILINE)
@@ -72,6 +74,14 @@ class Progress:
         if self.steps_per_second >= 1:
             return f"{self.steps_per_second:.2f} iter/sec"
         return f"{1 / self.steps_per_second:.2f} sec/iter"
+
+
+@dataclass(frozen=True, slots=True)
+class NoNumbers:
+    """Steps whose loss was no number (NaN, infinite): the last one, and since when that goes on (None: it ended)."""
+
+    last_step: int
+    since_step: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +144,26 @@ def read_losses(text: str, name: str) -> list[LoggedLoss]:
     return [losses[step] for step in sorted(losses)]
 
 
+def read_no_numbers(text: str, name: str) -> NoNumbers | None:
+    """Return at which steps the loss was no number, as far as this part of a log tells; None for none."""
+    at = 0
+    last: int | None = None
+    since: int | None = None
+    for piece in _pieces(text):
+        frame = _frame(piece)
+        if frame and _is_training(frame, name):
+            at = frame.done
+        is_none = piece.endswith(_NO_NUMBER) or (
+            frame is not None and frame.loss is not None and not math.isfinite(frame.loss)
+        )
+        if is_none:
+            last = at
+            since = at if since is None else since
+        elif frame and frame.loss and last is not None and at > last:
+            since = None
+    return None if last is None else NoNumbers(last, since)
+
+
 def read_resumed_step(text: str) -> int | None:
     """Return the step that the trainer resumed from, or None for a fresh start."""
     found = _RESUMED.findall(text)
@@ -145,14 +175,12 @@ def was_stopped(text: str) -> bool:
     return _STOPPED.search(text.replace("\r\n", "\n")) is not None
 
 
-def read_warnings(text: str, progress: Progress) -> list[str]:
-    """Return what went wrong without ending the job: images left out, batches skipped, a loss that is no number."""
+def read_warnings(text: str) -> list[str]:
+    """Return what went wrong without ending the job: images left out, batches skipped."""
     skipped = list(dict.fromkeys(_SKIPPED_IMAGE.findall(text)))
     warnings = [f"The trainer could not read this image and trains without it: {path}" for path in skipped]
     if _SKIPPED_BATCH in text:
         warnings.append("Some training steps ran out of GPU memory and were skipped.")
-    if progress.loss is not None and not math.isfinite(progress.loss):
-        warnings.append("The loss is not a number: the training has diverged. Stop it and lower the learning rate.")
     return warnings
 
 

@@ -1,5 +1,6 @@
 """Read and write `loss_log.db`, the SQLite file in which AI Toolkit records learning rate and loss of each step."""
 
+import math
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
@@ -24,7 +25,7 @@ CREATE INDEX IF NOT EXISTS idx_metrics_key_step ON metrics (key, step);
 
 @dataclass(frozen=True, slots=True)
 class LossPoint:
-    """The loss of one step; `wall_time` is a Unix time, None where only the log's bar told."""
+    """The loss of one step, NaN where it was no number; `wall_time` is a Unix time, None where only the bar told."""
 
     step: int
     loss: float
@@ -42,7 +43,7 @@ def read_points(path: Path) -> list[LossPoint]:
                 "SELECT steps.step, loss.value_real, rate.value_real, steps.wall_time FROM steps "
                 "JOIN metrics AS loss ON loss.step = steps.step AND loss.key = ? "
                 "LEFT JOIN metrics AS rate ON rate.step = steps.step AND rate.key = ? "
-                "WHERE loss.value_real IS NOT NULL ORDER BY steps.step",
+                "WHERE loss.value_text IS NULL ORDER BY steps.step",
                 (LOSS_KEY, RATE_KEY),
             ).fetchall()
         except sqlite3.OperationalError as error:
@@ -50,7 +51,8 @@ def read_points(path: Path) -> list[LossPoint]:
             if "no such table" in str(error):
                 return []
             raise
-    return [LossPoint(*row) for row in rows]
+    # SQLite has no NaN and keeps NULL in its place.
+    return [LossPoint(step, math.nan if loss is None else loss, *rest) for step, loss, *rest in rows]
 
 
 class LossLog:

@@ -13,6 +13,7 @@ from aitk_mcp.tools.training_deletion import deletion_tools
 from aitk_mcp.tools.training_outputs import output_tools
 from aitk_mcp.trainers.port import JobStatus
 from aitk_mcp.training.jobs import TrainingJobs
+from aitk_mcp.training.loss_plots import LossPlots
 from aitk_mcp.training.reports import TrainingReport
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
 
@@ -195,7 +196,7 @@ def _time(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-def training_tools(jobs: TrainingJobs) -> list[AnyTool]:
+def training_tools(jobs: TrainingJobs, plots: LossPlots) -> list[AnyTool]:
     """Return the tools for trainings."""
 
     async def start(args: StartTraining, call: Call) -> TrainingJob:
@@ -239,7 +240,7 @@ def training_tools(jobs: TrainingJobs) -> list[AnyTool]:
         Tool(name="save-checkpoint", args=SaveCheckpoint, result=TrainingJob, effect=Effect.WRITE, run=save),
         Tool(name="list-training-jobs", args=ListTrainingJobs, result=TrainingJobList, effect=Effect.READ, run=list_),
         Tool(name="reconcile-jobs", args=ReconcileJobs, result=Reconciled, effect=Effect.WRITE, run=reconcile),
-        *output_tools(jobs),
+        *output_tools(jobs, plots),
         *sample_tools(jobs),
         *deletion_tools(jobs),
     ]

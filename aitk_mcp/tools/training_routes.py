@@ -8,6 +8,7 @@ from starlette.routing import BaseRoute, Route
 from aitk_mcp.images import BadImage, thumbnail
 from aitk_mcp.tools.training import describe
 from aitk_mcp.training.jobs import TrainingJobs
+from aitk_mcp.training.loss_plots import MEDIA_TYPES, LossPlots, PlotFormat
 from mcp_toolserver.envelope import JsonResponse
 from mcp_toolserver.errors import InvalidArguments
 
@@ -22,12 +23,14 @@ _MEDIA_TYPES = {
 }
 
 
-def training_routes(jobs: TrainingJobs) -> list[BaseRoute]:
+def training_routes(jobs: TrainingJobs, plots: LossPlots) -> list[BaseRoute]:
     """Return the routes of trainings."""
 
     async def loss_picture(request: Request) -> Response:
-        picture = await jobs.loss_picture(request.path_params["job_id"])
-        return Response(picture, media_type="image/png", headers={"Cache-Control": "no-cache"})
+        form: PlotFormat = "svg" if request.url.path.endswith(".svg") else "png"
+        plot = await jobs.loss_plot(request.path_params["job_id"])
+        picture = await to_thread.run_sync(plots.draw, plot, form)
+        return Response(picture, media_type=MEDIA_TYPES[form], headers={"Cache-Control": "no-cache"})
 
     async def sample(request: Request) -> Response:
         path = await jobs.sample_file(request.path_params["job_id"], request.path_params["filename"])
@@ -51,6 +54,7 @@ def training_routes(jobs: TrainingJobs) -> list[BaseRoute]:
 
     return [
         Route("/jobs/{job_id}/loss.png", loss_picture, methods=["GET"]),
+        Route("/jobs/{job_id}/loss.svg", loss_picture, methods=["GET"]),
         Route("/samples/{job_id}/{filename}", sample, methods=["GET"]),
         Route("/api/jobs", all_jobs, methods=["GET"]),
         Route("/api/v2/training/status", all_jobs, methods=["GET"]),

@@ -93,8 +93,9 @@ class UiFiles:
                 params["since_step"] = since
             page = await self._list(f"/api/jobs/{job_id}/loss", "points", params)
             for point in page:
-                if point.get("value") is not None:
-                    points[int(point["step"])] = (float(point["value"]), float(point["wall_time"]))
+                # The trainer's database has no NaN and keeps NULL in its place.
+                value = math.nan if point.get("value") is None else float(point["value"])
+                points[int(point["step"])] = (value, float(point["wall_time"]))
             if len(page) < _LOSSES_AT_ONCE or int(page[-1]["step"]) <= since:
                 return points
             since = int(page[-1]["step"])

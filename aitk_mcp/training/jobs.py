@@ -1,7 +1,6 @@
 """Train: start a job, follow it, wait for it, stop it. Jobs outlive the call, and this server."""
 
 import logging
-import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -9,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
-from anyio import to_thread
 
 from aitk_mcp.documents import TrainingDocument
 from aitk_mcp.job_log import read_losses, tidy_lines
@@ -17,7 +15,8 @@ from aitk_mcp.loss_log import LossPoint
 from aitk_mcp.recipes.problems import refuse
 from aitk_mcp.trainers.port import JobStatus, Order, Sample, Trainer, TrainerJob
 from aitk_mcp.training.config_source import ConfigSource
-from aitk_mcp.training.loss_curve import Trend, draw_curve, sparkline, thin, trend_of
+from aitk_mcp.training.loss_curve import Trend, no_number_since, sparkline, thin, trend_of
+from aitk_mcp.training.loss_plots import LossPlot
 from aitk_mcp.training.outcomes import DeleteOutcome, StopOutcome, deletion_in_words, stop_in_words
 from aitk_mcp.training.reports import TrainingReport, report_of
 from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, closest
@@ -203,11 +202,17 @@ class TrainingJobs:
         points = await self._points(job_id)
         return LossCurve(tuple(thin(points, max_points)), len(points), trend_of(points), sparkline(points))
 
-    async def loss_picture(self, job_id: str) -> bytes:
-        """Return the loss curve as a PNG."""
+    async def loss_plot(self, job_id: str) -> LossPlot:
+        """Return what a picture of the loss shows."""
         job = await self._trainer.job(job_id)
-        points = await self._points(job_id)
-        return await to_thread.run_sync(draw_curve, points, f"{job.name}: loss")
+        checkpoints = await self._trainer.checkpoints(job_id)
+        return LossPlot(
+            title=job.name,
+            points=await self._points(job_id),
+            total_steps=job.total_steps,
+            checkpoint_steps=tuple(saved.step for saved in checkpoints if saved.step is not None),
+            sample_steps=tuple(dict.fromkeys(sample.step for sample in await self._trainer.samples(job_id))),
+        )
 
     async def samples(self, job_id: str) -> tuple[TrainerJob, list[Sample]]:
         """Return a job and its sample pictures, oldest first."""
@@ -266,7 +271,12 @@ class TrainingJobs:
     async def _report(self, job: TrainerJob) -> TrainingReport:
         found = await self._trainer.log(job.job_id, max_bytes=_STATUS_BYTES)
         checkpoints = await self._trainer.checkpoints(job.job_id)
-        return report_of(job, found, checkpoints, time.time())
+        report = report_of(job, found, checkpoints, time.time())
+        if report.no_number_since is None or found.size_bytes <= _STATUS_BYTES:
+            return report
+        # It may have begun before the part of the log that was read.
+        begun = no_number_since(await self._points(job.job_id))
+        return report_of(job, found, checkpoints, time.time(), no_number_since=begun)
 
     async def _until(
         self,
@@ -298,7 +308,7 @@ class TrainingJobs:
         job = await self._trainer.job(job_id)
         found = await self._trainer.log(job_id, max_bytes=_MOST_LOG_BYTES)
         logged = read_losses(found.tail, job.name)
-        return [LossPoint(entry.step, entry.loss, entry.learning_rate) for entry in logged if math.isfinite(entry.loss)]
+        return [LossPoint(entry.step, entry.loss, entry.learning_rate) for entry in logged]
 
 
 def _in_words(report: TrainingReport) -> str:

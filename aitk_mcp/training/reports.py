@@ -5,17 +5,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aitk_mcp.job_failures import Failure, failure_by_exit, read_failure
-from aitk_mcp.job_log import Progress, read_progress, read_resumed_step, read_warnings
+from aitk_mcp.job_log import (
+    NoNumbers,
+    Progress,
+    read_no_numbers,
+    read_progress,
+    read_resumed_step,
+    read_warnings,
+)
 from aitk_mcp.trainers.port import Checkpoint, JobLog, JobStatus, TrainerJob
 
-_STALLED_S = 600.0
+# Loading may be downloading, which writes little; a step takes as long as the ones before it.
+_SILENT_S, _STEPLESS_S, _STEPLESS_STEPS = 600.0, 120.0, 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingReport:
     """A job as a caller sees it; times are Unix times in seconds.
 
-    `step` counts finished steps. `checkpoint_step` is the newest step on disk, from which a resume would go on.
+    `step` counts finished steps; since `no_number_since` no loss is a number. `checkpoint_step` is the newest step on
+    disk, from which a resume would go on.
     `model_path` is the file to download, relative to the folder of outputs.
     """
 
@@ -34,6 +43,7 @@ class TrainingReport:
     speed: str | None
     loss: float | None
     learning_rate: float | None
+    no_number_since: int | None
     failure: Failure | None
     warnings: tuple[str, ...]
     gpu_ids: str
@@ -52,9 +62,20 @@ class TrainingReport:
         return self.status not in ("queued", "running")
 
 
-def report_of(job: TrainerJob, log: JobLog, checkpoints: Sequence[Checkpoint], now: float) -> TrainingReport:
-    """Put together what is known of a job at Unix time `now`."""
+def report_of(
+    job: TrainerJob,
+    log: JobLog,
+    checkpoints: Sequence[Checkpoint],
+    now: float,
+    *,
+    no_number_since: int | None = None,
+) -> TrainingReport:
+    """Put together what is known of a job at Unix time `now`; `no_number_since` where more than the log tells it."""
     progress = read_progress(log.tail, job.name)
+    no_numbers = read_no_numbers(log.tail, job.name)
+    since = no_numbers.since_step if no_numbers else None
+    if since is not None and no_number_since is not None:
+        since = min(since, no_number_since)
     newest = checkpoints[-1] if checkpoints else None
     step = _step(job, progress, newest)
     total = progress.total_steps or job.total_steps
@@ -75,10 +96,15 @@ def report_of(job: TrainerJob, log: JobLog, checkpoints: Sequence[Checkpoint], n
         if job.started_at
         else None,
         speed=progress.speed,
-        loss=progress.loss,
+        loss=progress.loss if since is None else None,
         learning_rate=progress.learning_rate,
+        no_number_since=since,
         failure=failure,
-        warnings=(*read_warnings(log.head + "\n" + log.tail, progress), *_stalled(job, log, now)),
+        warnings=(
+            *read_warnings(log.head + "\n" + log.tail),
+            *_no_numbers(no_numbers, since),
+            *_stalled(job, log, progress, now),
+        ),
         gpu_ids=job.gpu_ids,
         queue_position=job.queue_position,
         resumed_from_step=read_resumed_step(log.head),
@@ -119,8 +145,32 @@ def _info(job: TrainerJob, progress: Progress, failure: Failure | None) -> str:
             return failure.reason if failure else "Failed"
 
 
-def _stalled(job: TrainerJob, log: JobLog, now: float) -> tuple[str, ...]:
-    if job.status != "running" or log.changed_at is None or now - log.changed_at < _STALLED_S:
+def _no_numbers(found: NoNumbers | None, since: int | None) -> tuple[str, ...]:
+    if found is None:
         return ()
-    minutes = int((now - log.changed_at) // 60)
-    return (f"The trainer has written nothing for {minutes} minutes; it may hang, or download a model.",)
+    if since is None:
+        return (f"The loss was NaN (no number) in some steps, the last one {found.last_step}; those taught nothing.",)
+    return (
+        f"The loss is NaN (no number) since step {since}: the training has diverged and learns nothing more. Stop it"
+        " with `save: false`, lower learning_rate, and start again; only checkpoints from before that step are good.",
+    )
+
+
+def _stalled(job: TrainerJob, log: JobLog, progress: Progress, now: float) -> tuple[str, ...]:
+    if job.status != "running" or log.changed_at is None:
+        return ()
+    silent_s = now - log.changed_at
+    minutes = int(silent_s // 60)
+    if progress.phase == "training" and progress.steps_per_second:
+        step_s = 1 / progress.steps_per_second
+        if silent_s < max(_STEPLESS_S, _STEPLESS_STEPS * step_s):
+            return ()
+        return (
+            f"No step for {minutes} minutes while the process lives; a step usually takes {step_s:.2g} s. It may hang:"
+            " get-training-logs has its last words, stop-training ends it.",
+        )
+    if silent_s < _SILENT_S:
+        return ()
+    return (
+        f"The trainer has written nothing for {minutes} minutes ({progress.phase}); it may hang, or download a model.",
+    )

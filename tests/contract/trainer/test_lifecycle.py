@@ -1,5 +1,6 @@
 """A training from its start to each of its ends, whichever trainer runs it."""
 
+import math
 import os
 import signal
 import sqlite3
@@ -52,7 +53,8 @@ async def test_loss_log_and_samples_of_a_training(workshop: Workshop) -> None:
     with closing(sqlite3.connect(workshop.output("cat") / "loss_log.db")) as database:
         keys = database.execute("SELECT key, first_seen_step, last_seen_step FROM metric_keys ORDER BY key").fetchall()
     assert keys == [("learning_rate", 1, 11), ("loss/loss", 1, 11)]
-    assert (await jobs.loss_picture(job_id)).startswith(b"\x89PNG")
+    plot = await jobs.loss_plot(job_id)
+    assert (plot.title, plot.checkpoint_steps, plot.sample_steps) == ("cat", (5, 10, 12), (10, 12))
     job, samples = await jobs.samples(job_id)
     assert [(sample.step, sample.prompt_index) for sample in samples] == [(10, 0), (12, 0)]
     assert job.prompts == ("pixcat in snow",)
@@ -222,3 +224,14 @@ async def test_a_save_on_demand_is_granted_or_refused_by_name(workshop: Workshop
         with pytest.raises(Conflict, match="cannot be asked to save"):
             await jobs.save(job_id, wait_s=60)
     await jobs.stop(job_id, save=False, wait_s=60)
+
+
+async def test_a_training_that_diverges_is_flagged_with_the_step_where_it_began(workshop: Workshop) -> None:
+    jobs = workshop.jobs
+    done = await ends(jobs, (await jobs.start(workshop.config("cat", steps=12, train={"lr": 1e30}))).job_id)
+    assert done.status == "completed"
+    assert done.loss is None
+    assert done.no_number_since is not None
+    assert any(f"is NaN (no number) since step {done.no_number_since}" in warning for warning in done.warnings)
+    curve = await jobs.loss(done.job_id, 20)
+    assert [point.step for point in curve.points if math.isnan(point.loss)] == list(range(done.no_number_since, 12))

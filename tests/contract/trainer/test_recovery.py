@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -157,3 +158,18 @@ async def test_two_servers_on_one_folder_start_a_job_once(workshop: CommandLineW
             tasks.start_soon(server.start, name)
     status = [report.status for report in (await workshop.jobs.all())[0]]
     assert sorted(status) == ["queued", "queued", "queued", "running"]
+
+
+async def test_a_trainer_that_stands_still_is_flagged_while_its_process_lives(workshop: CommandLineWorkshop) -> None:
+    jobs = workshop.jobs
+    job_id = (await jobs.start(workshop.config("cat", steps=ENDLESS))).job_id
+    await trains(jobs, job_id)
+    assert (await jobs.status(job_id)).warnings == ()
+    run = await workshop.run(job_id)
+    os.kill(await workshop.trainer_pid(job_id), signal.SIGSTOP)
+    written_at = time.time() - 11 * 60
+    await to_thread.run_sync(os.utime, run.log, (written_at, written_at))
+    (warning,) = (await jobs.status(job_id)).warnings
+    assert warning.startswith("No step for 11 minutes while the process lives; a step usually takes")
+    os.kill(await workshop.trainer_pid(job_id), signal.SIGCONT)
+    await jobs.stop(job_id, save=False, wait_s=PATIENCE_S)

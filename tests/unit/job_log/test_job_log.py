@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from aitk_mcp.job_failures import failure_by_exit, read_failure
 from aitk_mcp.job_log import (
+    NoNumbers,
     Progress,
     read_losses,
+    read_no_numbers,
     read_progress,
     read_resumed_step,
     read_warnings,
@@ -185,16 +187,24 @@ def test_a_silent_end_is_explained_by_how_the_process_ended() -> None:
     assert "no exit code" in failure_by_exit(None, None, None).reason
 
 
-def test_warnings_name_images_left_out_and_a_diverged_loss() -> None:
+def test_warnings_name_images_left_out_and_skipped_batches() -> None:
     text = "Error processing image: /d/a.png\nError processing image: /d/a.png\n"
     text += "# OOM during training step, skipping batch 1/3 #\n"
-    text += "\rjob:  10%|#    | 1/10 [00:00<00:01, 5.00it/s, lr: 1.0e-04 loss: nan]"
-    found = read_warnings(text, read_progress(text, "job"))
-    assert [("/d/a.png" in line, "GPU memory" in line, "not a number" in line) for line in found] == [
-        (True, False, False),
-        (False, True, False),
-        (False, False, True),
-    ]
+    found = read_warnings(text)
+    assert [("/d/a.png" in line, "GPU memory" in line) for line in found] == [(True, False), (False, True)]
+
+
+def test_losses_that_are_no_numbers_are_found_by_step() -> None:
+    def bar(step: int, loss: str) -> str:
+        return f"\rjob:  10%|#    | {step}/10 [00:00<00:01, 5.00it/s, lr: 1.0e-04 loss: {loss}]"
+
+    assert read_no_numbers(bar(1, "5.0e-01"), "job") is None
+    said = bar(1, "5.0e-01") + "loss is nan\n" + bar(1, "0.0e+00") + bar(2, "0.0e+00")
+    assert read_no_numbers(said, "job") == NoNumbers(last_step=1, since_step=1)
+    goes_on = said + "loss is nan\n" + bar(2, "0.0e+00") + bar(3, "0.0e+00")
+    assert read_no_numbers(goes_on, "job") == NoNumbers(last_step=2, since_step=1)
+    assert read_no_numbers(goes_on + bar(3, "4.0e-01"), "job") == NoNumbers(last_step=2, since_step=None)
+    assert read_no_numbers(bar(4, "nan") + bar(5, "inf"), "job") == NoNumbers(last_step=5, since_step=4)
 
 
 def test_a_resumed_step_is_found() -> None:
@@ -216,7 +226,8 @@ def test_no_text_and_no_cut_breaks_the_reader(noise: str, cut: int) -> None:
     text = log("completed.txt")[cut:] + noise
     progress = read_progress(text, "tiny_ui")
     read_failure(text)
-    read_warnings(text, progress)
+    read_warnings(text)
+    read_no_numbers(text, "cat")
     read_losses(text, "tiny_ui")
     tidy_lines(text)
     assert progress.step is None or progress.step >= 0

@@ -71,10 +71,58 @@ def test_a_failure_is_taken_from_the_log_before_the_exit() -> None:
     assert silent.info == silent.failure.reason
 
 
-@pytest.mark.parametrize(("silent_s", "warned"), [(599.0, False), (660.0, True)])
-def test_a_log_that_stands_still_is_a_warning(silent_s: float, warned: bool) -> None:
+@pytest.mark.parametrize(("silent_s", "warned"), [(119.0, False), (660.0, True)])
+def test_no_step_while_the_process_lives_is_a_warning(silent_s: float, warned: bool) -> None:
     warnings = report_of(JOB, log(changed_at=NOW - silent_s), [], NOW).warnings
-    assert any("11 minutes" in warning for warning in warnings) is warned
+    words = "No step for 11 minutes while the process lives; a step usually takes 0.5 s."
+    assert any(words in warning for warning in warnings) is warned
+
+
+def test_a_slow_step_is_no_stall() -> None:
+    slow = LOG.replace("2.00it/s", "30.0s/it")
+    assert report_of(JOB, log(slow, NOW - 500), [], NOW).warnings == ()
+    (warning,) = report_of(JOB, log(slow, NOW - 700), [], NOW).warnings
+    assert "a step usually takes 30 s" in warning
+
+
+@pytest.mark.parametrize(("silent_s", "warned"), [(599.0, False), (660.0, True)])
+def test_a_silent_start_is_a_warning_later(silent_s: float, warned: bool) -> None:
+    loading = "Running 1 job\nRunning  1 process\n"
+    warnings = report_of(JOB, log(loading, NOW - silent_s), [], NOW).warnings
+    assert any("nothing for 11 minutes (loading model)" in warning for warning in warnings) is warned
+    ended = replace(JOB, status="stopped", ended_at=NOW)
+    assert report_of(ended, log(loading, NOW - silent_s), [], NOW).warnings == ()
+
+
+def nan_log(first: int, last: int, steps: int = 10) -> str:
+    """Return a log in which the loss of some steps is no number, as AI Toolkit writes it: said, and counted as 0."""
+    text = "Running 1 job\nRunning  1 process\n"
+    for step in range(steps):
+        loss = "0.000e+00" if first <= step <= last else "5.000e-01"
+        text += "loss is nan\n" if first <= step <= last else ""
+        rest = f"[00:0{step}<00:03,  2.00it/s, lr: 1.0e-04 loss: {loss}]"
+        text += f"\rcat:  40%|####      | {step}/10 {rest}\rcat:  40%|####      | {step + 1}/10 {rest}"
+    return text
+
+
+def test_a_loss_that_is_no_number_is_told_with_its_first_step() -> None:
+    report = report_of(JOB, log(nan_log(4, 10)), [], NOW)
+    assert (report.no_number_since, report.loss, report.step) == (4, None, 10)
+    assert "is NaN (no number) since step 4" in report.warnings[0]
+    earlier = report_of(JOB, log(nan_log(4, 10)), [], NOW, no_number_since=2)
+    assert "since step 2" in earlier.warnings[0]
+
+
+def test_a_loss_that_is_a_number_again_is_told_as_past() -> None:
+    report = report_of(JOB, log(nan_log(4, 5)), [], NOW, no_number_since=None)
+    assert (report.no_number_since, report.loss) == (None, 0.5)
+    assert report.warnings == ("The loss was NaN (no number) in some steps, the last one 5; those taught nothing.",)
+
+
+def test_a_bar_that_shows_nan_is_told_too() -> None:
+    diverged = LOG.replace("5.0e-01", "nan")
+    text = LOG + diverged.replace("4/10", "5/10") + diverged.replace("4/10", "6/10")
+    assert report_of(JOB, log(text), [], NOW).no_number_since == 5
 
 
 def test_output_files_are_recognised_by_name(tmp_path: Path) -> None:
