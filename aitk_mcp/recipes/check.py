@@ -13,6 +13,8 @@ from mcp_toolserver.errors import closest
 
 _TRAINERS = ("diffusion_trainer", "sd_trainer")
 # Architectures that AI Toolkit's code knows and its own pages do not offer.
+# Where the config has no negative prompt, AI Toolkit 0.12 hands their tokenizers `False`, which they refuse.
+_NEED_NEGATIVE_PROMPT = ("sd1", "sd15", "sd2", "sdxl")
 _OLDER = ("sd1", "sd2", "sd3", "pixart", "pixart_sigma", "auraflow", "vega", "ssd", "cogview4")
 
 
@@ -23,7 +25,12 @@ def check_document(document: Mapping[str, Any], name: str, outputs_folder: str) 
     if not isinstance(processes, list) or not processes or not isinstance(processes[0], dict):
         return [Problem("config.process", "The document has no `config.process` list with a process in it.")]
     process = cast(dict[str, Any], processes[0])
-    problems = [*environment_references(document), *_frame(document, process, name, outputs_folder), *_model(process)]
+    problems = [
+        *environment_references(document),
+        *_frame(document, process, name, outputs_folder),
+        *_model(process),
+        *_samples(process),
+    ]
     ignored = [
         Problem(problem.field.removeprefix("overrides."), problem.message, problem.hint, "warning")
         for problem in unknown_keys(process)
@@ -82,6 +89,19 @@ def _model(process: Mapping[str, Any]) -> Iterator[Problem]:
             hint="Accept its licence on its Hugging Face page, and give AI Toolkit an HF_TOKEN of that account.",
             severity="warning",
         )
+
+
+def _samples(process: Mapping[str, Any]) -> Iterator[Problem]:
+    sample = _section(process, "sample")
+    if not sample or _section(process, "train").get("disable_sampling"):
+        return
+    if _section(process, "model").get("arch") not in _NEED_NEGATIVE_PROMPT or isinstance(sample.get("neg"), str):
+        return
+    yield Problem(
+        "sample.neg",
+        "`sample.neg`, the negative prompt, is missing: AI Toolkit fails at the first sample picture.",
+        hint='Set it to "", or `train.disable_sampling` to true.',
+    )
 
 
 def _section(process: Mapping[str, Any], name: str) -> Mapping[str, Any]:

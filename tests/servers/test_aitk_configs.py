@@ -181,6 +181,7 @@ async def test_validate_needs_a_model_or_only_a_name(tools: Toolbox) -> None:
         ({"model": {"name_or_path": "x"}}, "model.arch", "error"),
         ({"model": {"arch": "flux"}}, "model.name_or_path", "error"),
         ({"datasets": [{"folder_path": "/nowhere/pixel_cat"}]}, "datasets.folder_path", "error"),
+        ({"model": {"name_or_path": "x", "arch": "sd15"}, "sample": {"width": 512}}, "sample.neg", "error"),
         ({"trian": {"lr": 1}}, "trian", "warning"),
         ({"trigger_word": "${SECRET_OF_NOBODY}"}, "", "unreadable"),
     ],

@@ -105,6 +105,8 @@ class Workshop(ABC):
                 "width": 64,
                 "height": 64,
                 "samples": [{"prompt": "[trigger] in snow"}],
+                # Without one, AI Toolkit fails at the first picture of SD 1.5.
+                "neg": "",
                 "seed": 42,
                 "guidance_scale": 4,
                 "sample_steps": 2,
