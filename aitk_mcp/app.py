@@ -114,7 +114,7 @@ def _assemble(settings: AitkSettings) -> ToolServer:
             [
                 *dataset_tools(datasets),
                 *dataset_check_tools(datasets),
-                *dataset_import_tools(datasets, settings.import_roots),
+                *dataset_import_tools(datasets, settings.import_roots, zip_uploads),
                 *config_tools(configs),
                 *plan_step_tools(configs, PlanSteps(configs, datasets)),
                 *estimate_tools(Estimates(configs, RunHistory(jobs, settings.outputs_folder))),

@@ -31,6 +31,15 @@ _ALWAYS_ALLOWED_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """A zip or a folder on this machine, how its caller calls it, and by which argument."""
+
+    path: Path
+    called: str
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ignored:
     """A file that was not taken, and why."""
 
@@ -79,7 +88,7 @@ class Gathered:
     total_bytes: int
 
 
-def find_source(path: str, roots: Sequence[Path]) -> Path:
+def find_source(path: str, roots: Sequence[Path]) -> Source:
     """Return the zip or folder at a path within the import roots; a relative path is looked for in each of them.
 
     Raises Forbidden for any other place, also by way of a link, and NotFound with the closest names.
@@ -108,23 +117,23 @@ def find_source(path: str, roots: Sequence[Path]) -> Path:
         )
     if not _is_within(found.resolve(), [root.resolve() for root in roots]):
         raise _outside(path, roots)
-    return found.resolve()
+    return Source(found.resolve(), str(found.resolve()), "path")
 
 
 @contextmanager
-def gathered(source: Path) -> Generator[Gathered]:
+def gathered(source: Source) -> Generator[Gathered]:
     """Open a zip or a folder; raises InvalidArguments that names each file in it that must not be taken."""
-    if source.is_dir():
-        yield _gather(list(_folder_entries(source)), source)
+    if source.path.is_dir():
+        yield _gather(list(_folder_entries(source.path)), source)
         return
     try:
-        with ZipFile(source) as archive:
+        with ZipFile(source.path) as archive:
             yield _gather([_ZipEntry(archive, info) for info in archive.infolist() if not info.is_dir()], source)
     except (BadZipFile, LargeZipFile) as error:
         raise InvalidArguments(
-            f"{source} is no zip that can be read: {error}.",
-            hint="Give a zip or a folder of images.",
-            details={"field": "path", "value": str(source)},
+            f"{source.called} is no zip that can be read: {error}.",
+            hint="Give a zip of images, or a folder of them by `path`.",
+            details={"field": source.field, "value": source.called},
         ) from error
 
 
@@ -195,9 +204,10 @@ def _folder_entries(folder: Path) -> Generator[_FileEntry]:
                 yield _FileEntry(path, place, state.st_size, stat.S_ISLNK(state.st_mode))
 
 
-def _gather(entries: Sequence[_Entry], source: Path) -> Gathered:
+def _gather(entries: Sequence[_Entry], source: Source) -> Gathered:
     if len(entries) > _MOST_ENTRIES:
-        raise _refused(source, [BadUpload(source.name, f"it holds {len(entries)} files, more than {_MOST_ENTRIES}")])
+        too_many = f"it holds {len(entries)} files, more than {_MOST_ENTRIES}"
+        raise _refused(source, [BadUpload(source.called, too_many)])
     bad: list[BadUpload] = []
     ignored: list[Ignored] = []
     images: dict[PurePosixPath, _Entry] = {}
@@ -216,13 +226,13 @@ def _gather(entries: Sequence[_Entry], source: Path) -> Gathered:
             (images if is_image(place.name) else captions)[place] = entry
     total = sum(entry.size_bytes for entry in images.values())
     if total > _LARGEST_TOTAL_BYTES:
-        bad.append(BadUpload(source.name, f"its images have {total} bytes, more than {_LARGEST_TOTAL_BYTES}"))
+        bad.append(BadUpload(source.called, f"its images have {total} bytes, more than {_LARGEST_TOTAL_BYTES}"))
     if bad:
         raise _refused(source, bad)
     if not images:
         raise InvalidArguments(
-            f"{source} holds no image that AI Toolkit reads (.jpg, .jpeg, .png, .webp).",
-            details={"field": "path", "value": str(source)},
+            f"{source.called} holds no image that AI Toolkit reads (.jpg, .jpeg, .png, .webp).",
+            details={"field": source.field, "value": source.called},
         )
     texts = {place: _text(entry, bad) for place in images if (entry := _caption_of(place, captions)) is not None}
     if bad:
@@ -307,11 +317,13 @@ def _outside(path: str, roots: Sequence[Path]) -> Forbidden:
     )
 
 
-def _refused(source: Path, bad: Sequence[BadUpload]) -> InvalidArguments:
+def _refused(source: Source, bad: Sequence[BadUpload]) -> InvalidArguments:
     return InvalidArguments(
-        f"{source} was refused, and nothing was stored: "
+        f"{source.called} was refused, and nothing was stored: "
         + "; ".join(f"`{each.filename}`: {each.problem}" for each in bad[:20])
         + (f"; and {len(bad) - 20} more." if len(bad) > 20 else "."),
         hint="Remove or correct these files, and import it again.",
-        details={"problems": [{"field": "path", "filename": each.filename, "message": each.problem} for each in bad]},
+        details={
+            "problems": [{"field": source.field, "filename": each.filename, "message": each.problem} for each in bad]
+        },
     )

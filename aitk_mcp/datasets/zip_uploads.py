@@ -1,10 +1,11 @@
 """Receive zips of images; each waits until a dataset is made of it."""
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from mcp_toolserver.errors import InvalidArguments
+from mcp_toolserver.errors import Conflict, InvalidArguments
 from mcp_toolserver.files import safe_relative
 from mcp_toolserver.tools import Report, unheard
 from mcp_toolserver.uploads.folder import Manifest
@@ -41,9 +42,28 @@ class ZipUploads:
         """Leave a complete zip where it is: `import-dataset` takes it by its id."""
         return progress
 
-    def taken(self, upload_id: str, *, report: Report = unheard) -> AbstractAsyncContextManager[TakenUpload]:
+    @asynccontextmanager
+    async def taken(
+        self, upload_id: str, *, sha256: str | None = None, report: Report = unheard
+    ) -> AsyncGenerator[TakenUpload]:
         """Lend a complete zip and settle it after success, as `Uploads.taken` does."""
-        return self._uploads.taken(upload_id, report=report)
+        progress = await self._uploads.status(upload_id)
+        if not progress.complete:
+            received, total = progress.received_bytes, progress.manifest.total_bytes
+            raise Conflict(
+                f"Upload `{upload_id}` ({progress.manifest.filename}) is not complete: {total - received} of {total}"
+                " bytes are missing.",
+                hint=f"Send the rest to `/uploads/{upload_id}` from `Upload-Offset: {received}`, then import it again.",
+                details={
+                    "field": "upload_id",
+                    "upload_id": upload_id,
+                    "received_bytes": received,
+                    "missing_bytes": total - received,
+                    "total_size": total,
+                },
+            )
+        async with self._uploads.taken(upload_id, sha256=sha256, report=report) as taken:
+            yield taken
 
 
 def _require_zip(manifest: Manifest, opening: bytes) -> None:
