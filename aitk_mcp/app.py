@@ -18,6 +18,7 @@ from aitk_mcp.datasets.zip_uploads import ZipUploads
 from aitk_mcp.documents import TrainingDocument
 from aitk_mcp.embedded.recipe import refusal
 from aitk_mcp.late_server import LateServer
+from aitk_mcp.models.digests import Digests
 from aitk_mcp.models.models import Models
 from aitk_mcp.models.routes import model_routes
 from aitk_mcp.settings import AitkSettings
@@ -36,6 +37,7 @@ from aitk_mcp.trainers.cli import CliTrainer, CommandLine
 from aitk_mcp.trainers.port import Trainer
 from aitk_mcp.trainers.ui import UiTrainer
 from aitk_mcp.trainers.ui_http import DEFAULT_URL, UiHttp
+from aitk_mcp.training.dataset_users import jobs_using
 from aitk_mcp.training.estimates import Estimates
 from aitk_mcp.training.jobs import TrainingJobs
 from aitk_mcp.training.loss_plots import LossPlots
@@ -85,9 +87,10 @@ async def _with_ui_or_without(settings: AitkSettings) -> ToolServer:
 def _assemble(settings: AitkSettings) -> ToolServer:
     is_embedded = settings.engine == "embedded"
     refused: Callable[[TrainingDocument], str | None] = refusal if is_embedded else _nothing_refused
-    datasets = Datasets(settings.datasets_folder)
+    trainer = _trainer(settings)
+    datasets = Datasets(settings.datasets_folder, partial(jobs_using, trainer))
     zip_uploads = ZipUploads(settings.data_dir / "uploads")
-    models = Models(settings.outputs_folder)
+    models = Models(settings.outputs_folder, Digests(settings.data_dir / "cache" / "digests.sqlite"))
     configs = Configs(
         settings.data_dir / "configs",
         outputs=settings.outputs_folder,
@@ -95,7 +98,7 @@ def _assemble(settings: AitkSettings) -> ToolServer:
         engine=settings.engine,
         refusal=refused,
     )
-    jobs = TrainingJobs(_trainer(settings), configs, refused)
+    jobs = TrainingJobs(trainer, configs, refused)
     plots = LossPlots(settings.data_dir / "cache" / "matplotlib")
     folders = {"datasets": settings.datasets_folder, "outputs": settings.outputs_folder, "jobs": settings.data_dir}
 

@@ -18,6 +18,7 @@ from uuid import uuid4
 from anyio import to_thread
 
 from aitk_mcp.documents import BadDocument, read_text
+from aitk_mcp.models.digests import Digests, Stamp
 from lora_files.describe import LoraDescription, describe_file
 from lora_files.header import BadSafetensors
 from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, closest
@@ -36,7 +37,8 @@ class Model:
     """A LoRA file; `model_path` is relative to the outputs folder, with `/`; `modified` is a Unix time in seconds.
 
     `problem` says why the file cannot be described, which is so for a moment while the trainer writes it. Of Wan 2.2
-    each step makes two files, one for each `stage`: `partner` is the path of the other, where it is there.
+    each step makes two files, one for each `stage`: `partner` is the path of the other, where it is there. `sha256` is
+    the digest in hex where it was computed for this state of the file before.
     """
 
     model_path: str
@@ -50,6 +52,7 @@ class Model:
     problem: str | None
     stage: Stage | None = None
     partner: str | None = None
+    sha256: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -57,23 +60,16 @@ class Model:
         return self.kind in ("final", "exported") and self.problem is None
 
 
-@dataclass(frozen=True)
-class _Stamp:
-    inode: int
-    size_bytes: int
-    modified_ns: int
-
-
 class Models:
     """List, describe and export the LoRAs under one outputs folder; a path never leads out of it."""
 
-    def __init__(self, outputs: Path) -> None:
+    def __init__(self, outputs: Path, digests: Digests) -> None:
         self.outputs = outputs
-        self._described: OrderedDict[tuple[Path, _Stamp], LoraDescription | str] = OrderedDict()
-        self._digests: dict[tuple[Path, _Stamp], str] = {}
+        self._described: OrderedDict[tuple[Path, Stamp], LoraDescription | str] = OrderedDict()
+        self._digests = digests
 
     async def all(self) -> list[Model]:
-        """Return every LoRA, the newest first."""
+        """Return every LoRA, the newest first; the two of a pair stand together."""
         return await to_thread.run_sync(self._all)
 
     async def find(self, model_path: str) -> Model:
@@ -85,14 +81,13 @@ class Models:
 
     async def sha256(self, model: Model, report: Report = unheard) -> str:
         """Return the digest of a LoRA in hex; it is computed once for each state of the file."""
-        key = (model.path, await to_thread.run_sync(_stamp, model.path))
-        if key not in self._digests:
-            self._digests[key] = await sha256_of_file(model.path, report)
-        return self._digests[key]
-
-    async def known_sha256(self, model: Model) -> str | None:
-        """Return the digest of a LoRA where it was computed before."""
-        return self._digests.get((model.path, await to_thread.run_sync(_stamp, model.path)))
+        stamp = await to_thread.run_sync(Stamp.of, model.path)
+        known = await to_thread.run_sync(self._digests.get, model.path, stamp)
+        if known is not None:
+            return known
+        computed = await sha256_of_file(model.path, report)
+        await to_thread.run_sync(self._digests.put, model.path, stamp, computed)
+        return computed
 
     async def read(self, model: Model) -> bytes:
         """Return the bytes of a LoRA."""
@@ -135,7 +130,14 @@ class Models:
             except FileNotFoundError:
                 # The trainer deletes its oldest checkpoint at this moment.
                 continue
-        return sorted(models, key=lambda model: (model.modified, model.step or 0, model.model_path), reverse=True)
+        modified = {model.model_path: model.modified for model in models}
+
+        def age(model: Model) -> tuple[float, int, str, bool]:
+            newer = max(model.modified, modified.get(model.partner or "", 0.0))
+            pair = model.model_path if model.stage is None else model.model_path.replace(f"_{model.stage}", "")
+            return newer, model.step or 0, pair, model.stage == "high_noise"
+
+        return sorted(models, key=age, reverse=True)
 
     def _files(self) -> Iterator[Path]:
         if not self.outputs.is_dir():
@@ -146,7 +148,7 @@ class Models:
                 yield from (path for path in files if not path.name.startswith("."))
 
     def _model(self, path: Path) -> Model:
-        stamp = _stamp(path)
+        stamp = Stamp.of(path)
         described = self._describe(path, stamp)
         description = described if isinstance(described, LoraDescription) else None
         kind, job, step = self._place(path)
@@ -163,6 +165,7 @@ class Models:
             problem=described if isinstance(described, str) else None,
             stage=stage,
             partner=partner.relative_to(self.outputs).as_posix() if partner is not None else None,
+            sha256=self._digests.get(path, stamp),
         )
 
     def _place(self, path: Path) -> tuple[Kind, str | None, int | None]:
@@ -176,7 +179,7 @@ class Models:
             return "other", job, None
         return ("checkpoint", job, int(found["step"])) if found["step"] else ("final", job, None)
 
-    def _describe(self, path: Path, stamp: _Stamp) -> LoraDescription | str:
+    def _describe(self, path: Path, stamp: Stamp) -> LoraDescription | str:
         key = (path, stamp)
         if key not in self._described:
             try:
@@ -241,11 +244,6 @@ def _stage_of(path: Path) -> tuple[Stage | None, Path | None]:
             partner = path.with_name(f"{stem}_{other}{path.suffix}")
             return stage, partner if partner.is_file() else None
     return None, None
-
-
-def _stamp(path: Path) -> _Stamp:
-    state = path.stat()
-    return _Stamp(state.st_ino, state.st_size, state.st_mtime_ns)
 
 
 def _kept_config(path: Path) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ def model_routes(models: Models) -> list[Route]:
     async def download(request: Request) -> Response:
         model = await models.find(request.path_params["path"])
         try:
-            return await ranged_file_response(model.path, request, sha256=await models.known_sha256(model))
+            return await ranged_file_response(model.path, request, sha256=model.sha256)
         except FileNotFoundError:
             raise NotFound(
                 f"`{model.model_path}` was deleted at this moment, probably by the trainer.",

@@ -1,6 +1,7 @@
 """The tools for the LoRAs that were trained: list, describe, export, download."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote
@@ -26,7 +27,10 @@ _PATH = Field(
 
 
 class ListExportedModels(Arguments):
-    """List the LoRAs that trainings have saved, newest first: finished ones, checkpoints on the way, and exports."""
+    """List the LoRAs that trainings have saved, newest first: finished ones, checkpoints on the way, and exports.
+
+    The two files of a Wan 2.2 LoRA (high and low noise) stand together and name each other.
+    """
 
     query: str | None = Field(None, description="Only those whose path holds this text.")
     finished: bool | None = Field(None, description="true: only finished LoRAs and exports; false: only checkpoints.")
@@ -165,13 +169,6 @@ class ModelDeleted(ModelSummary):
 def model_tools(models: Models, jobs: TrainingJobs, *, max_base64_bytes: int = MAX_BASE64_BYTES) -> list[AnyTool]:
     """Return the tools over these models; an export is asked for by the id of a job."""
 
-    async def known_sha256(model: Model) -> str | None:
-        try:
-            return await models.known_sha256(model)
-        except FileNotFoundError:
-            # The trainer deletes its oldest checkpoint at this moment.
-            return None
-
     async def list_models(args: ListExportedModels, call: Call) -> ModelList:
         found = [
             model
@@ -180,7 +177,7 @@ def model_tools(models: Models, jobs: TrainingJobs, *, max_base64_bytes: int = M
             and args.finished in (None, model.finished)
         ]
         return ModelList(
-            models=[summary_of(model, call, await known_sha256(model)) for model in found[: args.limit]],
+            models=[summary_of(model, call) for model in found[: args.limit]],
             total=len(found),
             outputs_folder=str(models.outputs),
         )
@@ -188,8 +185,9 @@ def model_tools(models: Models, jobs: TrainingJobs, *, max_base64_bytes: int = M
     async def get_info(args: GetModelInfo, call: Call) -> ModelDetails:
         model = await models.find(args.model_path)
         found = model.description
+        digest = await models.sha256(model, call.report)
         return ModelDetails(
-            **summary_of(model, call, await models.sha256(model, call.report)).model_dump(),
+            **summary_of(replace(model, sha256=digest), call).model_dump(),
             path=str(model.path),
             base_model=found.base_model if found else None,
             network=found.network if found else None,
@@ -290,7 +288,7 @@ def model_tools(models: Models, jobs: TrainingJobs, *, max_base64_bytes: int = M
     ]
 
 
-def summary_of(model: Model, call: Call, sha256: str | None = None) -> ModelSummary:
+def summary_of(model: Model, call: Call) -> ModelSummary:
     """Return a LoRA as a list shows it."""
     found = model.description
     return ModelSummary(
@@ -308,7 +306,7 @@ def summary_of(model: Model, call: Call, sha256: str | None = None) -> ModelSumm
         architecture=found.architecture if found else None,
         rank=found.network.rank if found else None,
         trigger_words=found.trigger_words if found else [],
-        sha256=sha256,
+        sha256=model.sha256,
         problem=model.problem,
         url=_url(model, call),
     )

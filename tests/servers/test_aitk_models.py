@@ -10,10 +10,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from anyio import to_thread
 from safetensors.numpy import save
 from starlette.types import ASGIApp
 
 from aitk_mcp.app import create_app
+from aitk_mcp.models.digests import Digests, Stamp
 from aitk_mcp.models.models import Models
 from aitk_mcp.tools.models import model_tools
 from aitk_mcp.trainers.cli import CliTrainer, CommandLine
@@ -124,7 +126,7 @@ async def test_a_model_travels_as_base64_or_as_an_address(tools: Toolbox, output
 
 async def test_past_its_bound_base64_names_the_other_ways(outputs: Path, tmp_path: Path) -> None:
     jobs = TrainingJobs(CliTrainer(CommandLine.embedded(tmp_path), tmp_path / "jobs"), NoConfigs())
-    tools = Toolbox(model_tools(Models(outputs), jobs, max_base64_bytes=100))
+    tools = Toolbox(model_tools(models_in(outputs, tmp_path), jobs, max_base64_bytes=100))
     with pytest.raises(TooLarge) as caught:
         await call(tools, "download-model", model_path="cat")
     assert "`format: url`" in (caught.value.hint or "")
@@ -167,8 +169,56 @@ async def test_a_changed_file_gets_a_new_description_and_digest(tools: Toolbox, 
     assert before["sha256"] != after["sha256"]
 
 
-async def test_an_export_is_a_copy_that_nothing_changes_any_more(outputs: Path) -> None:
-    models = Models(outputs)
+def models_in(outputs: Path, folder: Path) -> Models:
+    """Return the models of a server that was just started on a folder."""
+    return Models(outputs, Digests(folder / "cache" / "digests.sqlite"))
+
+
+async def test_a_digest_is_remembered_from_one_start_to_the_next(outputs: Path, tmp_path: Path) -> None:
+    first = models_in(outputs, tmp_path)
+    model = await first.find("cat")
+    assert model.sha256 is None
+    digest = await first.sha256(model)
+    again = await models_in(outputs, tmp_path).find("cat")
+    assert again.sha256 == digest
+    stamp = await to_thread.run_sync(Stamp.of, model.path)
+    # Other bytes of the same size at the same time would go unseen: that nothing is read again shows in this.
+    with model.path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\xff")
+    os.utime(model.path, ns=(stamp.modified_ns, stamp.modified_ns))
+    restarted = models_in(outputs, tmp_path)
+    assert await restarted.sha256(model) == digest
+    os.utime(model.path, (5000, 5000))
+    assert (await restarted.find("cat")).sha256 is None
+    assert await restarted.sha256(model) != digest
+
+
+async def test_lost_digests_cost_time_and_nothing_else(outputs: Path, tmp_path: Path) -> None:
+    models = models_in(outputs, tmp_path)
+    model = await models.find("cat")
+    digest = await models.sha256(model)
+    (tmp_path / "cache" / "digests.sqlite").write_bytes(b"no database, but long enough to be looked at" * 50)
+    restarted = models_in(outputs, tmp_path)
+    assert (await restarted.find("cat")).sha256 is None
+    assert await restarted.sha256(model) == digest
+    model.path.unlink()
+    assert "cat/cat.safetensors" not in [each.model_path for each in await models_in(outputs, tmp_path).all()]
+
+
+async def test_the_two_of_a_pair_stand_together_in_the_list(outputs: Path, tmp_path: Path) -> None:
+    for name, at in (("wan_high_noise", 7000), ("other", 7001), ("wan_low_noise", 7002)):
+        save_lora(outputs / "wan" / f"{name}.safetensors", 100, at=at)
+    newest = [model.model_path for model in await models_in(outputs, tmp_path).all()][:3]
+    assert newest == [
+        "wan/wan_high_noise.safetensors",
+        "wan/wan_low_noise.safetensors",
+        "wan/other.safetensors",
+    ]
+
+
+async def test_an_export_is_a_copy_that_nothing_changes_any_more(outputs: Path, tmp_path: Path) -> None:
+    models = models_in(outputs, tmp_path)
     final = await models.find("cat")
     exported = await models.export(final, "keep_me", overwrite=False)
     assert exported.model_path == "_exported/keep_me.safetensors"
