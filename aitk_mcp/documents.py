@@ -64,6 +64,11 @@ class TrainingDocument:
         return tuple(mapping_of(entry) for entry in list_of(self.process.get("datasets")))
 
     @property
+    def dataset_paths(self) -> tuple[str, ...]:
+        """Return where the images of each dataset are."""
+        return tuple(dataset_path(dataset) for dataset in self.datasets)
+
+    @property
     def prompts(self) -> tuple[str, ...]:
         """Return the prompts that are drawn, in either form that AI Toolkit takes, with the trigger word filled in."""
         if self.block("train").get("disable_sampling"):

@@ -28,6 +28,7 @@ from aitk_mcp.datasets.contents import (
     images_of,
     summary_of,
 )
+from aitk_mcp.datasets.in_use import JobsUsing, no_jobs, refuse_in_use
 from aitk_mcp.datasets.staging import BadUpload, ImageSource, Renamed, plan_names, stage
 from aitk_mcp.recipes.names import dataset_folder_name
 from aitk_mcp.size_index import FILE_NAME, image_files, write_index
@@ -55,8 +56,10 @@ class Upload:
 class Datasets:
     """List, fill, edit and delete the datasets under one root; a name never leads out of it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, jobs_using: JobsUsing = no_jobs) -> None:
+        """Take who reads a dataset: what a training reads is neither replaced nor deleted."""
         self.root = root
+        self._jobs_using = jobs_using
         self._staging = root / ".staging"
         self._publishing = Lock()
 
@@ -72,20 +75,20 @@ class Datasets:
     ) -> Upload:
         """Publish a dataset of these images, or nothing at all.
 
-        Raises InvalidArguments that names each bad image, Conflict where the name is taken and `overwrite` is false,
-        and InsufficientStorage.
+        Raises InvalidArguments that names each bad image, Conflict where the name is taken and `overwrite` is false
+        or a training reads what would be replaced, and InsufficientStorage.
         """
         folder = dataset_folder_name(name)
         if not images:
             raise InvalidArguments("`images` is empty: a dataset needs at least one image.")
         names = plan_names([image.filename for image in images])
         _refuse(names.bad, len(images))
-        if not overwrite and await to_thread.run_sync((self.root / folder).exists):
-            raise _taken(folder)
+        await self._require_free(folder, overwrite)
         captions = [chosen_caption(image.caption, default_caption) for image in images]
         async with self._work_folder(folder) as work:
             _refuse(await stage(work, images, names, captions, report), len(images))
             async with self._publishing:
+                await self._require_free(folder, overwrite)
                 await to_thread.run_sync(self._publish, work, folder, overwrite)
         return Upload(
             name=folder,
@@ -126,8 +129,15 @@ class Datasets:
 
         return await self._in(name, write)
 
+    async def jobs_using(self, name: str) -> list[str]:
+        """Return the ids of the jobs that wait or run and read a dataset."""
+        return await self._jobs_using(await to_thread.run_sync(self.find, name))
+
     async def delete_images(self, name: str, filenames: Sequence[str]) -> int:
-        """Delete images with their captions, all or none, and return how many are left."""
+        """Delete images with their captions, all or none, and return how many are left.
+
+        Raises Conflict where none would be left, and where a training reads them.
+        """
 
         def remove(folder: Path) -> int:
             doomed = {find_image(folder, filename) for filename in filenames}
@@ -146,10 +156,11 @@ class Datasets:
             write_index(folder)
             return len(left)
 
+        await self._require_unused(name)
         return await self._in(name, remove)
 
     async def delete(self, name: str) -> DatasetSummary:
-        """Delete a dataset with everything in it and return what it was."""
+        """Delete a dataset with everything in it and return what it was; raises Conflict where a training reads it."""
 
         def remove(folder: Path) -> DatasetSummary:
             found = summary_of(folder)
@@ -162,6 +173,7 @@ class Datasets:
             return found
 
         async with self._publishing:
+            await self._require_unused(name)
             return await self._in(name, remove)
 
     async def recover(self) -> None:
@@ -187,6 +199,16 @@ class Datasets:
             hint=f"{cure}list-datasets shows what is there; upload-dataset adds one.",
             details={"dataset_name": name, "closest_matches": matches},
         )
+
+    async def _require_free(self, folder: str, overwrite: bool) -> None:
+        if not await to_thread.run_sync((self.root / folder).exists):
+            return
+        if not overwrite:
+            raise _taken(folder)
+        await refuse_in_use(self.root / folder, self._jobs_using)
+
+    async def _require_unused(self, name: str) -> None:
+        await refuse_in_use(await to_thread.run_sync(self.find, name), self._jobs_using)
 
     async def _in(self, name: str, work: Callable[[Path], T]) -> T:
         def found() -> T:

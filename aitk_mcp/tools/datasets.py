@@ -8,6 +8,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from aitk_mcp.datasets.contents import DatasetImage, DatasetSummary
 from aitk_mcp.datasets.datasets import Datasets, Upload
+from aitk_mcp.datasets.in_use import in_words
 from aitk_mcp.datasets.routes import image_url
 from aitk_mcp.datasets.staging import NewImage
 from mcp_toolserver.errors import InvalidArguments
@@ -133,7 +134,10 @@ class DatasetContents(Dataset):
 
 
 class SetCaption(Arguments):
-    """Write the caption of one image; an empty caption removes it."""
+    """Write the caption of one image; an empty caption removes it.
+
+    A training keeps the captions that it read when it began: `warnings` names those that will not see the new one.
+    """
 
     dataset_name: str = _NAME_FIELD
     filename: str = Field(description="The image, as get-dataset names it.")
@@ -147,6 +151,7 @@ class CaptionSet(Result):
     filename: str = Field(description="The image.")
     caption: str | None = Field(description="Its caption; null where it has none now.")
     caption_file: str = Field(description="Where the caption is kept.")
+    warnings: list[str] = Field(description="Trainings that may go on with the caption as it was.")
 
 
 class DeleteImages(Arguments):
@@ -207,9 +212,15 @@ def dataset_tools(datasets: Datasets) -> list[AnyTool]:
 
     async def set_caption(args: SetCaption, call: Call) -> CaptionSet:
         file = await datasets.set_caption(args.dataset_name, args.filename, args.caption)
+        job_ids = await datasets.jobs_using(args.dataset_name)
+        late = [f"The dataset is in use: if {in_words(job_ids)} has begun, it keeps the caption that it read."]
         caption = args.caption if args.caption.strip() else None
         return CaptionSet(
-            dataset_name=args.dataset_name, filename=args.filename, caption=caption, caption_file=str(file)
+            dataset_name=args.dataset_name,
+            filename=args.filename,
+            caption=caption,
+            caption_file=str(file),
+            warnings=late if job_ids else [],
         )
 
     async def delete_images(args: DeleteImages, call: Call) -> ImagesDeleted:

@@ -186,6 +186,7 @@ class CliTrainer:
             returncode=ended.returncode if ended else None,
             signal_name=ended.signal_name if ended else None,
             start_error=ended.start_error if ended else None,
+            dataset_paths=order.dataset_paths,
         )
 
     def _checkpoints(self, job_id: str) -> list[Checkpoint]:

@@ -37,6 +37,7 @@ class StoredOrder:
     total_steps: int
     output_folder: str
     prompts: tuple[str, ...]
+    dataset_paths: tuple[str, ...]
     created_at: float
 
 
@@ -48,7 +49,8 @@ class JobFolder:
         found = read_json(path / "job.json")
         if found is None:
             raise FileNotFoundError(path / "job.json")
-        found["prompts"] = tuple(found["prompts"])
+        for listed in ("prompts", "dataset_paths"):
+            found[listed] = tuple(found.get(listed, ()))
         self.order = StoredOrder(**found)
 
     @property
@@ -136,6 +138,7 @@ class JobFolders:
             total_steps=order.document.steps,
             output_folder=str(output_folder),
             prompts=order.document.prompts,
+            dataset_paths=order.document.dataset_paths,
             created_at=time.time(),
         )
         write_json(work / "job.json", asdict(stored))

@@ -26,7 +26,7 @@ class TrainerJob:
     """A job as its trainer knows it; times are Unix times in seconds.
 
     `returncode`, `signal_name` and `start_error` tell how the process ended; all None for one that has not, or whose
-    end nobody saw. `queue_position` is 1 for the job that is next.
+    end nobody saw. `queue_position` is 1 for the job that is next. `dataset_paths` is where it finds its images.
     """
 
     job_id: str
@@ -46,6 +46,7 @@ class TrainerJob:
     returncode: int | None = None
     signal_name: str | None = None
     start_error: str | None = None
+    dataset_paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -278,6 +278,7 @@ class UiTrainer:
             returncode=row.returncode,
             signal_name=row.signal_name,
             start_error=row.start_error,
+            dataset_paths=document.dataset_paths if document else (),
         )
 
     async def _refuse_unfit(self, document: TrainingDocument) -> None:
