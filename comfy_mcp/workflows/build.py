@@ -62,11 +62,11 @@ def build(request: GenerationRequest, variant: str) -> BuiltGraph:
     prompts, latents = _beginning(drawing, request, recipe, settings, loaded, prompts, pictures)
     if request.controlnet is not None and not patched_by_controlnet:
         prompts = control(drawing, request.controlnet, prompts, loaded.vae)
-    samples = _sample(drawing, settings, loaded, prompts, latents, settings.steps, settings.denoise)
+    samples = _sample(drawing, "Sampler", settings, loaded, prompts, latents, settings.steps, settings.denoise)
     if request.hires is not None:
         larger = _enlarged(drawing, request, request.hires, settings, samples, loaded.vae, pictures.mask)
         steps = request.hires.steps or settings.steps
-        samples = _sample(drawing, settings, loaded, prompts, larger, steps, request.hires.denoise)
+        samples = _sample(drawing, "Second pass", settings, loaded, prompts, larger, steps, request.hires.denoise)
     images = _decode(drawing, samples, loaded.vae, in_tiles=settings.tiled_decode)
     if request.upscale_model is not None and request.hires is None:
         images = _enlarged_by_model(drawing, request.upscale_model, images)
@@ -118,11 +118,18 @@ def _beginning(
 
 
 def _sample(
-    drawing: Drawing, settings: Settings, loaded: Loaded, prompts: Prompts, latents: Link, steps: int, denoise: float
+    drawing: Drawing,
+    title: str,
+    settings: Settings,
+    loaded: Loaded,
+    prompts: Prompts,
+    latents: Link,
+    steps: int,
+    denoise: float,
 ) -> Link:
     return drawing.add(
         "KSampler",
-        "Sampler",
+        title,
         seed=settings.seed,
         steps=steps,
         cfg=settings.cfg,

@@ -1,4 +1,4 @@
-"""Graphs to start from: each a file in `templates/`, whose parameters say which inputs they set.
+"""Graphs to start from: those that the builders draw, and files in `templates/`, whose parameters say what they set.
 
     {"title": …, "description": …, "family": "flux",
      "parameters": {"prompt": [["3", "text"]]},
@@ -10,13 +10,14 @@ once for all templates, in `parameters.json`.
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
 
+from comfy_mcp.workflows.drawn_templates import drawn_templates
 from comfy_mcp.workflows.graphs import Graph
 from mcp_toolserver.errors import InvalidArguments, NotFound, closest
 
@@ -56,7 +57,21 @@ def list_templates() -> tuple[Template, ...]:
         for entry in (folder / "templates").iterdir()
         if entry.name.endswith(".json")
     ]
-    return tuple(sorted(found, key=lambda template: template.name))
+    drawn = [
+        Template(
+            name=template.name,
+            title=template.title,
+            description=template.description,
+            family=template.family,
+            parameters=tuple(
+                _parameter(parameter, places, template.graph, descriptions)
+                for parameter, places in template.parameters.items()
+            ),
+            graph=template.graph,
+        )
+        for template in drawn_templates()
+    ]
+    return tuple(sorted((*found, *drawn), key=lambda template: template.name))
 
 
 def find_template(name: str) -> Template:
@@ -130,7 +145,7 @@ def _template(
     )
 
 
-def _parameter(name: str, sets: list[list[str]], graph: Graph, descriptions: Mapping[str, str]) -> Parameter:
+def _parameter(name: str, sets: Iterable[Sequence[str]], graph: Graph, descriptions: Mapping[str, str]) -> Parameter:
     places = tuple((node_id, field) for node_id, field in sets)
     node_id, field = places[0]
     return Parameter(name=name, description=descriptions[name], default=graph[node_id]["inputs"][field], sets=places)

@@ -9,23 +9,35 @@ from comfy_mcp.workflows import GenerationRequest, Graph, LoraUse, build
 from comfy_mcp.workflows.image_recipes import IMAGE_RECIPES
 from comfy_mcp.workflows.mermaid import to_mermaid
 from comfy_mcp.workflows.templates import Template, find_template, get_template, list_templates
+from comfy_mcp.workflows.video_recipes import VIDEO_RECIPES
 from mcp_toolserver.errors import InvalidArguments, NotFound
 
 from .server import FLUX, LORA, errors, found
 
+# What the server has, where it is not what the templates name.
 FILES = {
-    "checkpoint": {"flux": FLUX, "sdxl": "sd_xl_base_1.0.safetensors", "sd15": "v1-5-pruned.safetensors"},
-    "lora": dict.fromkeys(IMAGE_RECIPES, LORA),
-    "input_image": dict.fromkeys(IMAGE_RECIPES, "room.png"),
+    "flux": {"checkpoint": FLUX},
+    "sdxl": {"checkpoint": "sd_xl_base_1.0.safetensors"},
+    "sd15": {"checkpoint": "v1-5-pruned.safetensors"},
+    "sd3": {"checkpoint": "sd3_medium.safetensors"},
+    "wan": {"diffusion_model": "TI2V/Wan2_2-TI2V-5B_fp8_e4m3fn_scaled_KJ.safetensors"},
+}
+FOR_ALL = {
+    "lora": LORA,
+    "input_image": "room.png",
+    "reference_image": "second.png",
+    "mask": "mask.png",
+    "control_image": "pose.png",
+    "controlnet": "union_pro.safetensors",
+    "upscale_model": "4x-sharp.pth",
 }
 NAMES = [template.name for template in list_templates()]
 
 
 def filled(template: Template) -> Graph:
     known = {parameter.name for parameter in template.parameters}
-    return get_template(
-        template.name, {name: families[template.family] for name, families in FILES.items() if name in known}
-    )
+    files = {**FOR_ALL, **FILES.get(template.family, {})}
+    return get_template(template.name, {name: file for name, file in files.items() if name in known})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -41,7 +53,7 @@ def test_every_parameter_sets_what_it_says_and_nothing_else(name: str) -> None:
     template = find_template(name)
     assert template.title
     assert template.description
-    assert template.family in IMAGE_RECIPES
+    assert template.family in {*IMAGE_RECIPES, *(recipe.family for recipe in VIDEO_RECIPES.values())}
     for parameter in template.parameters:
         assert parameter.description
         other: Any = f"{parameter.default} changed" if isinstance(parameter.default, str) else parameter.default + 1

@@ -121,7 +121,7 @@ async def test_the_classic_mistake_is_answered_with_the_right_name() -> None:
 async def test_workflows_are_listed_with_their_parameters() -> None:
     box = toolbox(Server())
     answer = await box.call("list-workflows", {}, Call())
-    assert answer["total"] == len(answer["workflows"]) == 9
+    assert answer["total"] == len(answer["workflows"]) == 25
     flux = next(found for found in answer["workflows"] if found["name"] == "flux-lora-txt2img")
     steps = next(parameter for parameter in flux["parameters"] if parameter["name"] == "steps")
     assert steps == {"name": "steps", "description": "Sampling steps.", "default": 20}
