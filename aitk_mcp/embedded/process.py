@@ -1,10 +1,8 @@
 """Run one training: AI Toolkit's loop, with its log lines and files, over tinyflux."""
 
 import json
-import signal
 import time
 from pathlib import Path
-from types import FrameType
 
 import yaml
 from tqdm import tqdm
@@ -14,40 +12,13 @@ from aitk_mcp.embedded.checkpoints import Checkpoints
 from aitk_mcp.embedded.dataset import Dataset, load_datasets
 from aitk_mcp.embedded.recipe import Recipe, read_recipe
 from aitk_mcp.embedded.samples import draw_samples
+from aitk_mcp.embedded.wishes import Wishes
 from aitk_mcp.loss_log import FILE_NAME, LossLog, LossPoint
 from tinyflux import LoraTrainer, TinyFlux, weights_path
 
 # AI Toolkit's bar reacts to the last few steps.
 _BAR_SMOOTHING = 0.7
 _LOSS_FLUSH_S = 0.25
-
-
-class Wishes:
-    """What signals ask of a running training: SIGINT to stop, SIGUSR1 to save, SIGUSR2 to draw its samples."""
-
-    def __init__(self) -> None:
-        self.stop = False
-        self.save = False
-        self.sample = False
-        self.in_loop = False
-
-    def listen(self) -> None:
-        """Take over the signals."""
-        signal.signal(signal.SIGINT, self._on_stop)
-        signal.signal(signal.SIGUSR1, self._on_save)
-        signal.signal(signal.SIGUSR2, self._on_sample)
-
-    def _on_stop(self, number: int, frame: FrameType | None) -> None:
-        # Inside the loop a step is finished first, so that a wish to save that came just before is still granted.
-        if self.stop or not self.in_loop:
-            raise KeyboardInterrupt
-        self.stop = True
-
-    def _on_save(self, number: int, frame: FrameType | None) -> None:
-        self.save = True
-
-    def _on_sample(self, number: int, frame: FrameType | None) -> None:
-        self.sample = True
 
 
 class TrainingProcess:
@@ -105,7 +76,7 @@ class TrainingProcess:
         losses = LossLog(self._folder / FILE_NAME, self._start_step) if recipe.records_loss else None
         pending: list[LossPoint] = []
         flushed = time.monotonic()
-        wishes.in_loop = True
+        wishes.loop()
         try:
             with tqdm(
                 total=recipe.steps, desc=self._document.name, initial=self._start_step, smoothing=_BAR_SMOOTHING
@@ -132,10 +103,10 @@ class TrainingProcess:
                     if wishes.stop:
                         raise KeyboardInterrupt
         finally:
-            wishes.in_loop = False
             if losses:
                 losses.add(pending)
                 losses.close()
+        wishes.work()
 
     def _mark(self, step: int) -> None:
         """Save and sample where the config wants it at this step."""

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
+from aitk_mcp.embedded.wishes import Wishes
+
 # Read by numpy when it is first imported: on matrices this small a second thread costs more than it gives.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -45,6 +47,8 @@ class Tee:
 
 def main() -> int:
     """Run the command line; returns the exit code."""
+    wishes = Wishes()
+    wishes.listen()
     parser = argparse.ArgumentParser(prog="python -m aitk_mcp.embedded.run", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("configs", nargs="+", type=Path, metavar="CONFIG")
     parser.add_argument("-r", "--recover", action="store_true", help="go on with the next job when one fails")
@@ -52,32 +56,31 @@ def main() -> int:
     parser.add_argument("-l", "--log", type=Path, help="file to write the output to as well")
     arguments = parser.parse_args()
     if arguments.log is None:
-        return _run(arguments.configs, arguments.name, recover=arguments.recover)
+        return _run(arguments.configs, arguments.name, wishes, recover=arguments.recover)
     arguments.log.parent.mkdir(parents=True, exist_ok=True)
     streams = sys.stdout, sys.stderr
     with arguments.log.open("a", encoding="utf-8") as log:
         # What tee offers is what print, tracebacks and tqdm use.
         sys.stdout, sys.stderr = Tee(streams[0], log), Tee(streams[1], log)
         try:
-            return _run(arguments.configs, arguments.name, recover=arguments.recover)
+            return _run(arguments.configs, arguments.name, wishes, recover=arguments.recover)
         finally:
             sys.stdout, sys.stderr = streams
 
 
-def _run(configs: list[Path], name: str | None, *, recover: bool) -> int:
+def _run(configs: list[Path], name: str | None, wishes: Wishes, *, recover: bool) -> int:
     # Late imports: what goes wrong in them belongs into the log too.
     import traceback
 
     from aitk_mcp.documents import read_text
-    from aitk_mcp.embedded.process import TrainingProcess, Wishes
+    from aitk_mcp.embedded.process import TrainingProcess
 
-    wishes = Wishes()
-    wishes.listen()
     completed = failed = 0
     print(f"Running {len(configs)} job{'' if len(configs) == 1 else 's'}")
     for config in configs:
         try:
             path = _find(config)
+            wishes.work()
             is_json = path.suffix in (".json", ".jsonc")
             document = read_text(path.read_text("utf-8"), is_json=is_json, environment=os.environ, name=name)
             TrainingProcess(document, Path.cwd(), wishes).run()
