@@ -25,7 +25,7 @@ from comfy_mcp.workflows import (
     build_video,
     has_errors,
 )
-from comfy_mcp.workflows.video_recipes import image_recipe, video_recipe
+from comfy_mcp.workflows.image_recipes import IMAGE_RECIPES
 from comfy_mcp.workflows.video_settings import VideoSettings
 from mcp_toolserver.errors import BackendUnavailable, InvalidArguments
 
@@ -63,7 +63,7 @@ class Generation:
         selected = await self._selected()
         _check_engine(request.engine, selected)
         base = await self._base_models.choose(request.checkpoint)
-        patches_model = image_recipe(base.variant).controlnet == "model"
+        patches_model = IMAGE_RECIPES[base.variant].controlnet == "model"
         loras, lora_warnings = await self._files.loras(request.loras, request.prompt)
         upscale_model, upscale_warnings = await self._files.upscale_model(request.upscale_model)
         controlnet, control_warnings = await self._files.controlnet(request.controlnet, patches_model=patches_model)
@@ -109,8 +109,6 @@ class Generation:
         base = await self._base_models.choose(
             request.video_model, "videos", reads_image=request.input_image is not None
         )
-        # A model for pictures is refused before the files of a video are looked for.
-        video_recipe(base.variant)
         loras, lora_warnings = await self._files.loras(request.loras, request.prompt)
         job_id = str(uuid4())
         built = build_video(

@@ -11,7 +11,7 @@ from comfy_mcp.workflows.families import FLUX, title_of
 from comfy_mcp.workflows.image_recipes import IMAGE_RECIPES
 from comfy_mcp.workflows.parts import CLIP_VISION, VAE, Slot, pick
 from comfy_mcp.workflows.recipes import Recipe, VideoRecipe
-from comfy_mcp.workflows.video_recipes import VIDEO_RECIPES, recipe_named
+from comfy_mcp.workflows.video_recipes import VIDEO_RECIPES, image_recipe, video_recipe
 from lora_files.header import SafetensorsHeader
 from mcp_toolserver.errors import NotFound
 
@@ -48,8 +48,9 @@ class BaseModels:
         """Return the model that the caller means; without a name, for pictures the first of the FLUX family, else the
         first that has a graph.
 
-        Raises NotFound with the closest names, where ComfyUI has no model at all, and where the files that go with the
-        model are missing. A video model that was made for text or for images alone is left out by `reads_image`.
+        Raises NotFound with the closest names, where ComfyUI has no such model at all, and where the files that go with
+        the model are missing; InvalidArguments for a model that makes something else, or has no graph. Without a name,
+        `reads_image` leaves out a video model that was made for the other beginning.
         """
         field = _FIELDS[makes]
         checkpoints = await self._models.names(CHECKPOINTS)
@@ -63,8 +64,10 @@ class BaseModels:
         kind = CHECKPOINTS if name in checkpoints else DIFFUSION_MODELS
         header = await self._folders.header(kind, name)
         guess = await self._family(kind, name, header)
+        # A model of the other kind is refused as such, before files that it would need are missed.
+        recipe = image_recipe(guess.variant) if makes == "images" else video_recipe(guess.variant)
         warnings = renamed if guess.certain else (*renamed, _unsure(name, guess))
-        model = await self._with_parts(kind, name, guess, header, reads_image=bool(reads_image))
+        model = await self._with_parts(kind, name, recipe, header, reads_image=bool(reads_image))
         return BaseModel(name=name, model=model, family=guess.family, variant=guess.variant, warnings=warnings)
 
     async def certain_family(self, name: str) -> str | None:
@@ -81,11 +84,8 @@ class BaseModels:
         return guess if guess.certain else family_of(name, (await self._models.sizes(kind)).get(name), header)
 
     async def _with_parts(
-        self, kind: str, name: str, guess: FamilyGuess, header: SafetensorsHeader | None, *, reads_image: bool
+        self, kind: str, name: str, recipe: Recipe, header: SafetensorsHeader | None, *, reads_image: bool
     ) -> str | SplitModel:
-        recipe = recipe_named(guess.variant)
-        if recipe is None:
-            return name
         encoders = () if recipe.encoders is None else recipe.encoders.slots
         if kind == CHECKPOINTS and _encoders_inside(header, recipe):
             encoders = ()
@@ -95,7 +95,7 @@ class BaseModels:
         if not slots:
             return name
         available = {slot.kind: await self._models.names(slot.kind) for slot in slots}
-        files = pick(slots, available, model=name, family=guess.variant)
+        files = pick(slots, available, model=name, family=recipe.name)
         found = dict(zip(slots, files, strict=True))
         return SplitModel(
             diffusion_model=name,
@@ -115,15 +115,23 @@ def _best(names: tuple[str, ...], makes: Makes, *, reads_image: bool | None) -> 
         fitting = [name for name in fitting if barred not in name.lower() or "ti2v" in name.lower()]
     else:
         fitting = [name for name in names if "txt2img" in _modes(guesses[name])]
-        fitting.sort(key=lambda name: guesses[name].variant != FLUX)
+        fitting.sort(key=lambda name: (guesses[name].family != FLUX, guesses[name].variant != FLUX))
     if fitting:
         return fitting[0]
+    folders = "models/checkpoints or models/diffusion_models"
     if makes == "videos":
         raise NotFound(
             "ComfyUI has no model that makes videos.",
-            hint=f"Graphs exist for {', '.join(map(title_of, VIDEO_RECIPES))}: put one of these models into ComfyUI's "
-            "models/checkpoints (LTX-Video) or models/diffusion_models folder.",
+            hint=f"Graphs exist for {', '.join(map(title_of, VIDEO_RECIPES))}; put one into ComfyUI's {folders} "
+            "folder.",
             details={"field": "video_model", "variants": list(VIDEO_RECIPES)},
+        )
+    if names:
+        raise NotFound(
+            f"None of ComfyUI's {len(names)} models makes pictures from a prompt by a built-in graph.",
+            hint=f"Name one as `checkpoint`, or put one into ComfyUI's {folders} folder: graphs exist for "
+            f"{', '.join(map(title_of, IMAGE_RECIPES))}.",
+            details={"field": "checkpoint", "variants": list(IMAGE_RECIPES)},
         )
     raise NotFound(
         "ComfyUI has no checkpoint and no diffusion model.",

@@ -121,5 +121,40 @@ async def test_each_tool_refuses_the_models_of_the_other(engine: EngineUnderTest
     async with comfy_tools(engine.settings(tmp_path)) as tools:
         with pytest.raises(InvalidArguments, match="LTX-Video 13B distilled is a model for `generate-video`"):
             await tools("generate-image", prompt="waves", checkpoint="moving-distilled.safetensors")
+        with pytest.raises(InvalidArguments, match=r"Wan 2\.2 TI2V 5B is a model for `generate-video`"):
+            await tools("generate-image", prompt="waves", checkpoint="mine.safetensors")
         with pytest.raises(NotFound, match="`video_model` is `movng"):
             await tools("generate-video", prompt="waves", model="movng-distilled.safetensors")
+
+
+async def test_without_a_name_the_first_that_fits_is_taken(tmp_path: Path) -> None:
+    with engine_process(tmp_path / "comfyui") as engine:
+        models = engine.folder / "models"
+        for shipped in models.rglob("tinyflux-*"):
+            shipped.unlink()
+        async with base_models(engine, tmp_path) as found:
+            with pytest.raises(NotFound, match="no model that makes videos"):
+                await found.choose(None, "videos")
+            write_sparse(
+                models / "checkpoints" / "flux2-dev.safetensors", {"double_stream_modulation.lin.weight": (2, 2)}
+            )
+            with pytest.raises(NotFound, match="None of ComfyUI's 1 models") as none:
+                await found.choose(None)
+            for name in ("flux1-dev-kontext.safetensors", "flux1-dev.safetensors", "a-photo-xl.safetensors"):
+                write_sparse(models / "checkpoints" / name, FLUX_WHOLE)
+            assert (await found.choose(None)).name == "flux1-dev.safetensors"
+            for kind, name in (
+                ("text_encoders", "qwen_2.5_vl_7b_fp8_scaled"),
+                ("text_encoders", "byt5_small_glyphxl_fp16"),
+                ("vae", "hunyuanvideo15_vae_fp16"),
+                ("diffusion_models", "hunyuanvideo1.5_720p_i2v_fp16"),
+                ("diffusion_models", "hunyuanvideo1.5_720p_t2v_fp16"),
+            ):
+                write_sparse(models / kind / f"{name}.safetensors", {"x.weight": (2, 2)})
+            assert (
+                await found.choose(None, "videos", reads_image=False)
+            ).name == "hunyuanvideo1.5_720p_t2v_fp16.safetensors"
+            with pytest.raises(NotFound, match="sigclip_vision") as vision:
+                await found.choose(None, "videos", reads_image=True)
+    assert "FLUX.1" in (none.value.hint or "")
+    assert "models/clip_vision" in (vision.value.hint or "")
