@@ -111,7 +111,6 @@ def _flow(
         unfit_schedulers=_NOT_FOR_FLOW,
         encoders=encoders,
         vae=QWEN_VAE if family == QWEN_IMAGE else FLUX_VAE,
-        checkpoint_has_encoders=True,
         model_patches=(aura, *more_model_patches),
         clip_patches=clip_patches,
         latent=_LATENT_OF_16,
