@@ -4,10 +4,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import orjson
+
+from comfy_mcp.loras.folder import supplied_path
 from comfy_mcp.loras.library import LoraInfo, LoraLibrary
 from comfy_mcp.loras.names import accepted_name
 from lora_files.header import BadSafetensors, check_opening
 from mcp_toolserver.errors import Conflict, InvalidArguments
+from mcp_toolserver.files import write_file_atomically
 from mcp_toolserver.tools import Report, unheard
 from mcp_toolserver.uploads.folder import Manifest, Receipt
 from mcp_toolserver.uploads.plan import State
@@ -68,7 +72,9 @@ class LoraUploads:
         receipt = await uploads.finish(
             upload_id, installation, sha256=sha256, verify_checksum=verify_checksum, report=report
         )
-        return UploadedLora(installation.lora or await self._installed(receipt), receipt)
+        lora = installation.lora or await self._installed(receipt)
+        manifest = (await uploads.status(upload_id)).manifest
+        return UploadedLora(await self._with_metadata(lora, manifest, receipt), receipt)
 
     async def receive_whole(self, request: StartUpload, data: bytes, report: Report = unheard) -> UploadedLora:
         """Install a LoRA that came in one piece; nothing stays behind when it is refused."""
@@ -97,6 +103,15 @@ class LoraUploads:
     async def _installed(self, receipt: Receipt) -> LoraInfo:
         lora = await self._library.info(receipt.filename, hashes=False)
         return lora if lora.hashes else await self._library.info(receipt.filename)
+
+    async def _with_metadata(self, lora: LoraInfo, manifest: Manifest, receipt: Receipt) -> LoraInfo:
+        # The server may have died right after publishing a LoRA, before what was said of it was written beside it.
+        is_same = lora.hashes is not None and lora.hashes.sha256 == receipt.sha256
+        if not manifest.metadata or lora.supplied or not lora.path or not is_same:
+            return lora
+        written = orjson.dumps(dict(manifest.metadata), option=orjson.OPT_INDENT_2)
+        await write_file_atomically(supplied_path(lora.path), written)
+        return await self._library.info(lora.name)
 
 
 def _require_lora(manifest: Manifest, opening: bytes) -> None:

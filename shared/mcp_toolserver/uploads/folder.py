@@ -133,8 +133,8 @@ class UploadFolder:
             os.fsync(part.fileno())
         write_now(self.path / MANIFEST, manifest.model_dump_json().encode())
 
-    def append(self, offset: int, pieces: Sequence[bytes], *, durable: bool) -> None:
-        """Write bytes at the end of the part, which is at `offset`, and make them durable if asked.
+    def append(self, offset: int, pieces: Sequence[bytes]) -> None:
+        """Write bytes at the end of the part, which is at `offset`; they are not durable yet.
 
         On a failure the part is as long as `offset` again where the disk allows it, and else a little longer, by bytes
         that are right.
@@ -142,8 +142,6 @@ class UploadFolder:
         handle = os.open(self.part, os.O_RDWR)
         try:
             _write_all(handle, pieces, offset)
-            if durable:
-                _sync_data(handle)
         except OSError:
             with suppress(OSError):
                 os.ftruncate(handle, offset)

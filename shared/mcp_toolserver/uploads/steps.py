@@ -1,6 +1,8 @@
 """What is done to one upload while its lock is held: begin, append, cut back, drop. Everything here blocks."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from threading import Lock
 
 from mcp_toolserver.base64_content import decode_base64
@@ -36,6 +38,7 @@ class UploadSteps:
         # Counting and beginning are one step, so that many starts at once keep the limits.
         self._beginning = Lock()
         self._inspect = inspect
+        self._syncs = ThreadPoolExecutor(thread_name_prefix="upload-sync")
         self.digests = RunningDigests()
 
     def start(self, upload_id: str, request: StartUpload) -> UploadProgress:
@@ -122,8 +125,20 @@ class UploadSteps:
         """Write bytes at the end, and count them into the digest; the first ones are looked at before."""
         if offset == 0 and self._inspect is not None:
             self._inspect(manifest, pieces[0])
-        held.append(offset, pieces, durable=durable)
+        held.append(offset, pieces)
+        if not durable:
+            self.digests.feed(manifest, offset, pieces)
+            return
+        # The disk takes milliseconds to confirm, in which a few MiB are hashed.
+        confirmed = self._syncs.submit(held.durable_bytes)
         self.digests.feed(manifest, offset, pieces)
+        try:
+            confirmed.result()
+        except OSError:
+            self.digests.forget(manifest.upload_id)
+            with suppress(OSError):
+                held.cut(offset)
+            raise
 
     def cut_back(self, held: HeldUpload, upload_id: str, offset: int) -> None:
         """Discard what lies behind `offset`."""

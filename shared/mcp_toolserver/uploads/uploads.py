@@ -173,7 +173,7 @@ class Uploads:
                 receipt = await self._verified(held, progress, Event.FINISH, sha256, report, verify_checksum)
                 await self._thread(held.write_receipt, receipt)
                 # From here on it is published whole or not at all, also when the caller goes away.
-                with CancelScope(shield=True):
+                with CancelScope(shield=True), disk_errors():
                     await publish(progress.manifest, held.part, receipt.sha256)
                     await self._thread(held.drop_part)
                 self._steps.digests.forget(upload_id)
