@@ -1,7 +1,7 @@
 """The training configs of a server: made by recipes, checked before they are stored, and again before a start."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -10,13 +10,16 @@ import yaml
 from anyio import to_thread
 
 from aitk_mcp.configs.files import BrokenConfig, ConfigFiles, StoredConfig
-from aitk_mcp.datasets.datasets import Datasets
-from aitk_mcp.datasets.paths import TrainingImages, locate
+from aitk_mcp.datasets.contents import TrainingImages
+from aitk_mcp.datasets.paths import locate
+from aitk_mcp.datasets.port import DatasetHome
 from aitk_mcp.documents import TrainingDocument, dataset_path, read_document
 from aitk_mcp.recipes import Place, Recipe, RecipeRequest, build_config
+from aitk_mcp.recipes.architectures import ARCHITECTURES
 from aitk_mcp.recipes.check import check_document
 from aitk_mcp.recipes.doubts import embedded_doubts
 from aitk_mcp.recipes.estimate import Estimate, estimate
+from aitk_mcp.recipes.presets import find_preset
 from aitk_mcp.recipes.problems import Problem, problem_of, refuse
 from mcp_toolserver.errors import Conflict, ToolError
 
@@ -62,7 +65,7 @@ class Configs:
         folder: Path,
         *,
         outputs: Path,
-        datasets: Datasets,
+        datasets: DatasetHome,
         engine: str,
         refusal: Callable[[TrainingDocument], str | None] = lambda document: None,
     ) -> None:
@@ -183,11 +186,15 @@ class Configs:
                 images = locate(self._datasets, dataset_path(dataset))
             except ToolError as error:
                 problems.append(replace(problem_of(error, ""), field="datasets.folder_path"))
+            else:
+                problems += _emptiness(images, "datasets.folder_path", config.training.architecture)
         if any(problem.severity == "error" for problem in problems):
             return Verdict(tuple(problems), None)
         refused = self._refusal(config.training)
         if refused:
             problems.append(Problem("model", f"It cannot be trained here: {refused}.", severity="warning"))
+        elif self.engine == "embedded":
+            problems = _for_embedded(problems, str(config.training.block("model").get("name_or_path")))
         batch_size = config.training.block("train").get("batch_size", 1)
         size = estimate(
             config.training.architecture,
@@ -206,16 +213,7 @@ class Configs:
             captions=images.captions if images else (),
         )
         recipe = build_config(request, place)
-        problems: list[Problem] = []
-        architecture = recipe.model.architecture
-        if images is not None and not images.images and architecture.group not in ("video", "audio"):
-            problems.append(
-                Problem(
-                    "dataset_path",
-                    f"{images.path} holds no image that AI Toolkit reads (.jpg, .jpeg, .png, .webp).",
-                    hint="Fill it with upload-dataset.",
-                )
-            )
+        problems = _emptiness(images, "dataset_path", recipe.model.architecture.id)
         if recipe.model.preset is not None and recipe.model.preset.embedded_only and self.engine != "embedded":
             problems.append(
                 Problem(
@@ -234,10 +232,7 @@ class Configs:
         if refused:
             more.append(f"The config is fit for AI Toolkit, but start-training will refuse it here: {refused}.")
         elif self.engine == "embedded" and not (recipe.model.preset and recipe.model.preset.embedded_only):
-            more.append(
-                f"No AI Toolkit is configured here: the embedded engine will train its miniature FLUX (tinyflux), not"
-                f" {recipe.model.name_or_path}. Set AITK_DIR to a checkout of AI Toolkit to train the real model."
-            )
+            more.append(_stand_in(recipe.model.name_or_path))
         if self.engine == "embedded" and not refused:
             more += embedded_doubts(request)
         if images is not None and not images.is_ours:
@@ -248,6 +243,30 @@ class Configs:
         steps: int = recipe.document["config"]["process"][0]["train"]["steps"]
         count = images.images if images else None
         return estimate(recipe.model.architecture.id, steps, request.batch_size, count, self.engine)
+
+
+def _for_embedded(problems: Sequence[Problem], model: str) -> list[Problem]:
+    """Return the problems of a config where the miniature stands in for its model, which is not loaded here."""
+    found = [problem for problem in problems if problem.field != "model.name_or_path" or problem.severity == "error"]
+    preset = find_preset(model)
+    if preset is not None and preset.embedded_only:
+        return found
+    return [*found, Problem("model.name_or_path", _stand_in(model), severity="warning")]
+
+
+def _stand_in(model: str) -> str:
+    return (
+        "No AI Toolkit is configured here: the embedded engine will train its miniature FLUX (tinyflux), not"
+        f" {model}. Set AITK_DIR to a checkout of AI Toolkit to train the real model."
+    )
+
+
+def _emptiness(images: TrainingImages | None, field: str, architecture: str) -> list[Problem]:
+    row = ARCHITECTURES.get(architecture)
+    if images is None or images.images or (row is not None and row.group in ("video", "audio")):
+        return []
+    message = f"{images.path} holds no image that AI Toolkit reads (.jpg, .jpeg, .png, .webp)."
+    return [Problem(field, message, hint="Fill it with upload-dataset.")]
 
 
 def _render(recipe: Recipe) -> bytes:

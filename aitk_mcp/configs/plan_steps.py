@@ -8,8 +8,8 @@ from typing import Any, cast
 from anyio import to_thread
 
 from aitk_mcp.configs.configs import Configs
-from aitk_mcp.datasets.datasets import Datasets
 from aitk_mcp.datasets.paths import locate
+from aitk_mcp.datasets.port import DatasetHome
 from aitk_mcp.documents import dataset_path
 from aitk_mcp.recipes import Place, RecipeRequest, build_config
 from aitk_mcp.recipes.ecosystems import ECOSYSTEMS
@@ -32,7 +32,7 @@ class ExportedStep:
 class PlanSteps:
     """Write training steps from the configs of a server."""
 
-    def __init__(self, configs: Configs, datasets: Datasets) -> None:
+    def __init__(self, configs: Configs, datasets: DatasetHome) -> None:
         self._configs = configs
         self._datasets = datasets
 

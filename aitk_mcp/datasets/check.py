@@ -6,15 +6,15 @@ no UTF-8 stops it, and files in other formats are not seen at all.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from anyio import CapacityLimiter, create_task_group, to_thread
 
 from aitk_mcp.datasets.contents import chosen_caption
-from aitk_mcp.datasets.datasets import Datasets
 from aitk_mcp.datasets.image_prints import ImagePrint, near_groups, read_print, same_groups
+from aitk_mcp.datasets.port import DatasetHome
 from aitk_mcp.images import BadImage
 from aitk_mcp.recipes.buckets import Bucket, bucket_of, bucket_step, cropped_share
 from aitk_mcp.size_index import image_files
@@ -93,7 +93,7 @@ class _Look:
 
 
 async def check_dataset(
-    datasets: Datasets,
+    datasets: DatasetHome,
     name: str,
     *,
     resolutions: Sequence[int],
@@ -103,20 +103,22 @@ async def check_dataset(
     report: Report = unheard,
 ) -> DatasetCheck:
     """Decode every image of a dataset and say what a training at these resolutions would make of it."""
-    folder = await to_thread.run_sync(datasets.find, name)
-    files = await to_thread.run_sync(lambda: sorted(image_files(folder)))
+    place = await to_thread.run_sync(datasets.find, name)
     look = _Look()
     threads = CapacityLimiter(_DECODERS)
+    async with datasets.at_hand(name) as folder:
+        files = await to_thread.run_sync(lambda: sorted(image_files(folder)))
 
-    async def take(path: Path) -> None:
-        await to_thread.run_sync(_look_at, folder, path, look, limiter=threads)
-        await report(len(look.captions), len(files), f"looked at {path.name}")
+        async def take(path: Path) -> None:
+            await to_thread.run_sync(_look_at, folder, path, look, limiter=threads)
+            await report(len(look.captions), len(files), f"looked at {path.name}")
 
-    async with create_task_group() as group:
-        for path in files:
-            group.start_soon(take, path)
-    step = bucket_step(architecture)
-    return await to_thread.run_sync(_judge, folder, look, tuple(resolutions), step, batch_size, trigger_word)
+        async with create_task_group() as group:
+            for path in files:
+                group.start_soon(take, path)
+        step = bucket_step(architecture)
+        judged = await to_thread.run_sync(_judge, folder, look, tuple(resolutions), step, batch_size, trigger_word)
+    return replace(judged, name=place.name, path=place)
 
 
 def _look_at(folder: Path, path: Path, look: _Look) -> None:

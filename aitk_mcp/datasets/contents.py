@@ -1,13 +1,19 @@
 """What is in a dataset's folder: images, captions, and what may be wrong with the captions. Everything blocks."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
+from aitk_mcp.datasets.refusals import no_image
 from aitk_mcp.images import is_image
 from aitk_mcp.size_index import image_files, sizes_of
-from mcp_toolserver.errors import NotFound, closest
+from mcp_toolserver.errors import InvalidArguments
 from mcp_toolserver.files import safe_relative
+
+SAMPLED_CAPTIONS = 2
+"""How many captions show what those of a dataset are like."""
 
 
 @dataclass(frozen=True)
@@ -21,14 +27,17 @@ class CaptionProblem:
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """A dataset without its images; `modified` is a Unix time in seconds."""
+    """A dataset without its images; `modified` is a Unix time in seconds.
+
+    Size and time are None where only AI Toolkit's API tells of the images.
+    """
 
     name: str
     path: Path
     images: int
     captions: int
-    size_bytes: int
-    modified: float
+    size_bytes: int | None
+    modified: float | None
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,16 @@ class DatasetImage:
     width: int | None
     height: int | None
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """What a trainer will find at a path: the number of images, the first captions, and whether it is one of ours."""
+
+    path: Path
+    images: int
+    captions: tuple[str, ...]
+    is_ours: bool
 
 
 def chosen_caption(given: str | None, default: str | None) -> str | None:
@@ -110,10 +129,27 @@ def find_image(folder: Path, filename: str) -> Path:
     path = folder / safe_relative(filename)
     if is_image(path.name) and path.is_file():
         return path
-    known = [each.relative_to(folder).as_posix() for each in image_files(folder)]
-    matches = closest(filename, known)
-    raise NotFound(
-        f"Dataset `{folder.name}` has no image `{filename}`.",
-        hint=f"Did you mean `{matches[0]}`?" if matches else "get-dataset lists its images.",
-        details={"dataset_name": folder.name, "filename": filename, "closest_matches": matches},
-    )
+    raise no_image(folder.name, filename, [each.relative_to(folder).as_posix() for each in image_files(folder)])
+
+
+def training_images(path: Path, *, is_ours: bool) -> TrainingImages | None:
+    """Return what a trainer finds at a path of this machine, a folder or a JSON dataset; None where nothing is."""
+    if path.is_dir():
+        images = sorted(image_files(path))
+        captions = [caption.strip() for each in images if (caption := read_caption(each))]
+        return TrainingImages(path, len(images), tuple(captions[:SAMPLED_CAPTIONS]), is_ours)
+    return _json_dataset(path) if path.is_file() else None
+
+
+def _json_dataset(path: Path) -> TrainingImages:
+    try:
+        loaded: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        loaded = None
+    if not isinstance(loaded, dict):
+        raise InvalidArguments(
+            f"`dataset_path` is the file {path}, which is no JSON object of image paths.",
+            hint="Give the folder of the images.",
+            details={"field": "dataset_path", "value": str(path)},
+        )
+    return TrainingImages(path, len(cast(dict[str, Any], loaded)), (), is_ours=False)

@@ -7,11 +7,9 @@
 A server that is killed between two renames finds in `recover` what to put back and what to throw away.
 """
 
-import errno
 import shutil
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
@@ -19,38 +17,27 @@ from uuid import uuid4
 from anyio import CancelScope, Lock, to_thread
 
 from aitk_mcp.datasets.contents import (
-    CaptionProblem,
     DatasetImage,
     DatasetSummary,
+    TrainingImages,
     caption_problems,
     chosen_caption,
     find_image,
     images_of,
     summary_of,
+    training_images,
 )
 from aitk_mcp.datasets.in_use import JobsUsing, no_jobs, refuse_in_use
-from aitk_mcp.datasets.staging import BadUpload, ImageSource, Renamed, plan_names, stage
+from aitk_mcp.datasets.port import Upload
+from aitk_mcp.datasets.refusals import known_name, none_left, refuse_bad, taken, translated
+from aitk_mcp.datasets.staging import ImageSource, plan_names, stage
 from aitk_mcp.recipes.names import dataset_folder_name
 from aitk_mcp.size_index import FILE_NAME, image_files, write_index
-from mcp_toolserver.errors import Conflict, Forbidden, InsufficientStorage, InvalidArguments, NotFound, closest
+from mcp_toolserver.errors import Forbidden, InvalidArguments
 from mcp_toolserver.files import make_folder, sync_directory, write_now
 from mcp_toolserver.tools import Report, unheard
 
 T = TypeVar("T")
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A dataset that was published."""
-
-    name: str
-    path: Path
-    images: int
-    captions: int
-    size_file: Path
-    renamed: tuple[Renamed, ...]
-    problems: tuple[CaptionProblem, ...]
 
 
 class Datasets:
@@ -62,6 +49,11 @@ class Datasets:
         self._jobs_using = jobs_using
         self._staging = root / ".staging"
         self._publishing = Lock()
+
+    @property
+    def workplace(self) -> Path:
+        """Return the folder in which uploads are made ready."""
+        return self.root
 
     async def upload(
         self,
@@ -82,11 +74,11 @@ class Datasets:
         if not images:
             raise InvalidArguments("`images` is empty: a dataset needs at least one image.")
         names = plan_names([image.filename for image in images])
-        _refuse(names.bad, len(images))
+        refuse_bad(names.bad, len(images))
         await self._require_free(folder, overwrite)
         captions = [chosen_caption(image.caption, default_caption) for image in images]
         async with self._work_folder(folder) as work:
-            _refuse(await stage(work, images, names, captions, report), len(images))
+            refuse_bad(await stage(work, images, names, captions, report), len(images))
             async with self._publishing:
                 await self._require_free(folder, overwrite)
                 await to_thread.run_sync(self._publish, work, folder, overwrite)
@@ -108,9 +100,9 @@ class Datasets:
         """Return one dataset; raises NotFound with the closest names."""
         return await self._in(name, summary_of)
 
-    async def images(self, name: str) -> list[DatasetImage]:
-        """Return the images of a dataset by file name, with captions and sizes."""
-        return await self._in(name, images_of)
+    async def images(self, name: str, start: int = 0, limit: int | None = None) -> list[DatasetImage]:
+        """Return images of a dataset by file name, with captions and sizes: all, or `limit` from `start` on."""
+        return (await self._in(name, images_of))[start : None if limit is None else start + limit]
 
     async def image_file(self, name: str, filename: str) -> Path:
         """Return the file of an image; raises NotFound with the closest names."""
@@ -143,11 +135,7 @@ class Datasets:
             doomed = {find_image(folder, filename) for filename in filenames}
             left = set(image_files(folder)) - doomed
             if not left:
-                raise Conflict(
-                    f"That would leave dataset `{folder.name}` without an image.",
-                    hint="delete-dataset removes the whole dataset.",
-                    details={"dataset_name": folder.name},
-                )
+                raise none_left(folder.name)
             kept_stems = {path.with_suffix("") for path in left}
             for path in doomed:
                 path.unlink()
@@ -176,6 +164,11 @@ class Datasets:
             await self._require_unused(name)
             return await self._in(name, remove)
 
+    @asynccontextmanager
+    async def at_hand(self, name: str) -> AsyncGenerator[Path]:
+        """Lend the folder of a dataset itself."""
+        yield await to_thread.run_sync(self.find, name)
+
     async def recover(self) -> None:
         """Put back what a killed server had set aside, and throw away what it had not finished."""
         await to_thread.run_sync(self._recover)
@@ -185,26 +178,17 @@ class Datasets:
 
         Raises NotFound with the closest names.
         """
-        known = [folder.name for folder in self.folders()]
-        # A dataset that AI Toolkit's pages or a person made may bear a name that ours never do.
-        if name in known:
-            return self.root / name
-        folder = dataset_folder_name(name)
-        if folder in known:
-            return self.root / folder
-        matches = closest(name, known)
-        cure = f"Did you mean `{matches[0]}`? " if matches else ""
-        raise NotFound(
-            f"There is no dataset `{name}`.",
-            hint=f"{cure}list-datasets shows what is there; upload-dataset adds one.",
-            details={"dataset_name": name, "closest_matches": matches},
-        )
+        return self.root / known_name(name, [folder.name for folder in self.folders()])
+
+    def training_images(self, path: Path) -> TrainingImages | None:
+        """Return what a trainer finds at an absolute path, None where nothing is; blocks."""
+        return training_images(path, is_ours=path.parent == self.root)
 
     async def _require_free(self, folder: str, overwrite: bool) -> None:
         if not await to_thread.run_sync((self.root / folder).exists):
             return
         if not overwrite:
-            raise _taken(folder)
+            raise taken(folder)
         await refuse_in_use(self.root / folder, self._jobs_using)
 
     async def _require_unused(self, name: str) -> None:
@@ -215,7 +199,7 @@ class Datasets:
             try:
                 return work(self.find(name))
             except OSError as error:
-                raise _translated(error) from error
+                raise translated(error) from error
 
         return await to_thread.run_sync(found)
 
@@ -231,7 +215,7 @@ class Datasets:
         try:
             yield work
         except OSError as error:
-            raise _translated(error) from error
+            raise translated(error) from error
         finally:
             # A caller that goes away must not leave half a dataset behind.
             with CancelScope(shield=True):
@@ -241,7 +225,7 @@ class Datasets:
         target = self.root / folder
         if target.exists():
             if not overwrite:
-                raise _taken(folder)
+                raise taken(folder)
             aside = self._aside(target)
             target.replace(aside)
             work.replace(target)
@@ -267,33 +251,3 @@ class Datasets:
                 path.replace(target)
             else:
                 shutil.rmtree(path)
-
-
-def _refuse(bad: Sequence[BadUpload], of: int) -> None:
-    if bad:
-        raise InvalidArguments(
-            f"{len(bad)} of {of} images were refused, and nothing was stored: "
-            + "; ".join(f"`{each.filename}`: {each.problem}" for each in bad)
-            + ".",
-            hint="Correct or leave out these images, and send the whole dataset again.",
-            details={
-                "problems": [{"field": "images", "filename": each.filename, "message": each.problem} for each in bad]
-            },
-        )
-
-
-def _taken(folder: str) -> Conflict:
-    return Conflict(
-        f"Dataset `{folder}` exists already.",
-        hint="Send `overwrite: true` to replace all of it, or choose another name.",
-        details={"dataset_name": folder},
-    )
-
-
-def _translated(error: OSError) -> Exception:
-    if error.errno in _FULL:
-        return InsufficientStorage(
-            "The disk of the datasets folder is full; nothing was stored.",
-            hint="Free some room on the trainer's machine and try again.",
-        )
-    return error

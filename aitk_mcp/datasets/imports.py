@@ -8,7 +8,7 @@ from pathlib import Path
 
 from anyio import to_thread
 
-from aitk_mcp.datasets.datasets import Datasets, Upload
+from aitk_mcp.datasets.port import DatasetHome, Upload
 from aitk_mcp.datasets.sources import Ignored, Source, find_source, gathered
 from aitk_mcp.datasets.staging import Renamed
 from aitk_mcp.datasets.zip_uploads import ZipUploads
@@ -37,7 +37,7 @@ class Import:
 
 
 async def import_path(
-    datasets: Datasets, roots: Sequence[Path], path: str, wanted: NewDataset, report: Report = unheard
+    datasets: DatasetHome, roots: Sequence[Path], path: str, wanted: NewDataset, report: Report = unheard
 ) -> Import:
     """Publish the images of a zip or folder within the import roots as a dataset, or nothing at all.
 
@@ -48,7 +48,7 @@ async def import_path(
 
 
 async def import_upload(
-    datasets: Datasets,
+    datasets: DatasetHome,
     zips: ZipUploads,
     upload_id: str,
     wanted: NewDataset,
@@ -65,11 +65,11 @@ async def import_upload(
         return await _import(datasets, Source(taken.path, taken.filename, "upload_id"), wanted, report)
 
 
-async def _import(datasets: Datasets, source: Source, wanted: NewDataset, report: Report) -> Import:
+async def _import(datasets: DatasetHome, source: Source, wanted: NewDataset, report: Report) -> Import:
     opened = gathered(source)
     found = await to_thread.run_sync(opened.__enter__)
     try:
-        await to_thread.run_sync(_refuse_without_room, datasets.root, found.total_bytes)
+        await to_thread.run_sync(_refuse_without_room, datasets.workplace, found.total_bytes)
         upload = await datasets.upload(
             wanted.name,
             found.images,

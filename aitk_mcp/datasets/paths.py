@@ -1,30 +1,14 @@
-"""From what callers give as `dataset_path` to the absolute folder that a trainer reads. Everything blocks."""
+"""From what callers give as `dataset_path` to the absolute folder that a trainer reads. Blocks, in a worker thread."""
 
-import json
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
 
-from aitk_mcp.datasets.contents import read_caption
-from aitk_mcp.datasets.datasets import Datasets
+from aitk_mcp.datasets.contents import TrainingImages
+from aitk_mcp.datasets.port import DatasetHome
 from aitk_mcp.recipes.names import dataset_folder_name
-from aitk_mcp.size_index import image_files
 from mcp_toolserver.errors import InvalidArguments, NotFound, closest
 
-_SAMPLED_CAPTIONS = 2
 
-
-@dataclass(frozen=True)
-class TrainingImages:
-    """What a trainer will find at a path: the number of images, the first captions, and whether it is one of ours."""
-
-    path: Path
-    images: int
-    captions: tuple[str, ...]
-    is_ours: bool
-
-
-def locate(datasets: Datasets, dataset_path: str) -> TrainingImages:
+def locate(datasets: DatasetHome, dataset_path: str) -> TrainingImages:
     """Return what lies at a `dataset_path`: an absolute path, or the bare name of a dataset, which is made absolute.
 
     Raises InvalidArguments for any other relative path, with the absolute form in the hint, since AI Toolkit would
@@ -50,13 +34,10 @@ def locate(datasets: Datasets, dataset_path: str) -> TrainingImages:
     )
 
 
-def _at(datasets: Datasets, path: Path) -> TrainingImages:
-    if path.is_dir():
-        images = sorted(image_files(path))
-        captions = [caption.strip() for each in images if (caption := read_caption(each))]
-        return TrainingImages(path, len(images), tuple(captions[:_SAMPLED_CAPTIONS]), path.parent == datasets.root)
-    if path.is_file():
-        return _json_dataset(path)
+def _at(datasets: DatasetHome, path: Path) -> TrainingImages:
+    images = datasets.training_images(path)
+    if images is not None:
+        return images
     known = {each.name: each for each in datasets.folders()}
     found = known.get(path.name) or known.get(_folder_name(path.name))
     near = [str(found)] if found else [str(known[name]) for name in closest(path.name, known)]
@@ -67,21 +48,7 @@ def _at(datasets: Datasets, path: Path) -> TrainingImages:
     )
 
 
-def _json_dataset(path: Path) -> TrainingImages:
-    try:
-        loaded: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError):
-        loaded = None
-    if not isinstance(loaded, dict):
-        raise InvalidArguments(
-            f"`dataset_path` is the file {path}, which is no JSON object of image paths.",
-            hint="Give the folder of the images.",
-            details={"field": "dataset_path", "value": str(path)},
-        )
-    return TrainingImages(path, len(cast(dict[str, Any], loaded)), (), is_ours=False)
-
-
-def _absolute_form(datasets: Datasets, relative: str) -> Path:
+def _absolute_form(datasets: DatasetHome, relative: str) -> Path:
     last = PurePosixPath(relative).name
     names = {each.name for each in datasets.folders()}
     found = next((name for name in (last, _folder_name(last), *closest(last, names)) if name in names), None)

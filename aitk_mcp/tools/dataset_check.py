@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from aitk_mcp.datasets.check import DatasetCheck, Verdict, check_dataset
-from aitk_mcp.datasets.datasets import Datasets
+from aitk_mcp.datasets.port import DatasetHome
 from aitk_mcp.recipes.architectures import ARCHITECTURES
 from aitk_mcp.recipes.request import Resolution
 from mcp_toolserver.errors import InvalidArguments, closest
@@ -93,7 +93,7 @@ class DatasetReport(Result):
     steps_per_epoch: int = Field(description="Steps of one pass over the images; a batch never mixes buckets.")
 
 
-def dataset_check_tools(datasets: Datasets) -> list[AnyTool]:
+def dataset_check_tools(datasets: DatasetHome) -> list[AnyTool]:
     """Return the tool over these datasets."""
 
     async def check(args: CheckDataset, call: Call) -> DatasetReport:

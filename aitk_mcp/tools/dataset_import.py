@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from aitk_mcp.datasets.datasets import Datasets
 from aitk_mcp.datasets.imports import Import, NewDataset, import_path, import_upload
+from aitk_mcp.datasets.port import DatasetHome
 from aitk_mcp.datasets.zip_uploads import ZipUploads
 from aitk_mcp.tools.datasets import RenamedFile, UploadedDataset, uploaded
 from mcp_toolserver.errors import InvalidArguments
@@ -64,7 +64,7 @@ class ImportedDataset(UploadedDataset):
     problems_total: int = Field(description=f"How many captions could be better; {_SHOWN} are shown.")
 
 
-def dataset_import_tools(datasets: Datasets, roots: Sequence[Path], zips: ZipUploads) -> list[AnyTool]:
+def dataset_import_tools(datasets: DatasetHome, roots: Sequence[Path], zips: ZipUploads) -> list[AnyTool]:
     """Return the tool over these datasets; it takes files from these roots and uploads only."""
 
     async def take(args: ImportDataset, call: Call) -> ImportedDataset:

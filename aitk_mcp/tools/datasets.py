@@ -7,8 +7,8 @@ from typing import ClassVar
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from aitk_mcp.datasets.contents import DatasetImage, DatasetSummary
-from aitk_mcp.datasets.datasets import Datasets, Upload
 from aitk_mcp.datasets.in_use import in_words
+from aitk_mcp.datasets.port import DatasetHome, Upload
 from aitk_mcp.datasets.routes import image_url
 from aitk_mcp.datasets.staging import NewImage
 from mcp_toolserver.errors import InvalidArguments
@@ -78,9 +78,12 @@ class UploadedDataset(Result):
     path: str = Field(description="Absolute path: what `dataset_path` takes.")
     images_saved: int = Field(description="Number of images.")
     captions_saved: int = Field(description="Number of captions.")
-    size_file: str = Field(description="Where the sizes of the images are kept for AI Toolkit.")
+    size_file: str | None = Field(
+        description="Where the sizes of the images are kept for AI Toolkit; null where it writes them itself."
+    )
     renamed: list[RenamedFile] = Field(description="Images that are stored under another name.")
     problems: list[UploadProblem] = Field(description="What may be worth correcting before the training.")
+    notes: list[str] = Field(description="What else to know, where the trainer's disk is another machine's.")
 
 
 class ListDatasets(Arguments):
@@ -94,8 +97,10 @@ class Dataset(Result):
     path: str = Field(description="Absolute path: what `dataset_path` takes.")
     images: int = Field(description="Number of images that AI Toolkit would find.")
     captions: int = Field(description="Number of images with a caption.")
-    size_bytes: int = Field(description="Size of all images in bytes.")
-    modified: datetime = Field(description="When an image last changed.")
+    size_bytes: int | None = Field(
+        description="Size of all images in bytes; null where AI Toolkit's disk is another machine's."
+    )
+    modified: datetime | None = Field(description="When an image last changed; null as `size_bytes` is.")
 
 
 class DatasetList(Result):
@@ -181,7 +186,7 @@ class DatasetDeleted(Dataset):
     """A dataset that is gone: what it was."""
 
 
-def dataset_tools(datasets: Datasets) -> list[AnyTool]:
+def dataset_tools(datasets: DatasetHome) -> list[AnyTool]:
     """Return the tools over these datasets."""
 
     async def upload(args: UploadDataset, call: Call) -> UploadedDataset:
@@ -202,12 +207,13 @@ def dataset_tools(datasets: Datasets) -> list[AnyTool]:
 
     async def get(args: GetDataset, call: Call) -> DatasetContents:
         start = _start(args.cursor)
-        summary, images = await datasets.summary(args.dataset_name), await datasets.images(args.dataset_name)
+        summary = await datasets.summary(args.dataset_name)
+        images = await datasets.images(args.dataset_name, start, args.limit)
         end = start + args.limit
         return DatasetContents(
             **_dataset(summary).model_dump(),
-            items=[_image(each, image_url(call.base_url, summary.name, each.filename)) for each in images[start:end]],
-            next_cursor=str(end) if end < len(images) else None,
+            items=[_image(each, image_url(call.base_url, summary.name, each.filename)) for each in images],
+            next_cursor=str(end) if end < summary.images else None,
         )
 
     async def set_caption(args: SetCaption, call: Call) -> CaptionSet:
@@ -248,7 +254,8 @@ def uploaded(stored: Upload, requested_name: str) -> UploadedDataset:
         path=str(stored.path),
         images_saved=stored.images,
         captions_saved=stored.captions,
-        size_file=str(stored.size_file),
+        size_file=str(stored.size_file) if stored.size_file is not None else None,
+        notes=list(stored.notes),
         renamed=[
             RenamedFile(filename=each.filename, renamed_to=each.renamed_to, reason=each.reason)
             for each in stored.renamed
@@ -266,7 +273,7 @@ def _dataset(summary: DatasetSummary) -> Dataset:
         images=summary.images,
         captions=summary.captions,
         size_bytes=summary.size_bytes,
-        modified=datetime.fromtimestamp(summary.modified, UTC),
+        modified=datetime.fromtimestamp(summary.modified, UTC) if summary.modified is not None else None,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from aitk_mcp.loss_log import LOSS_KEY, RATE_KEY, LossPoint
 from aitk_mcp.trainers.port import Checkpoint, Sample
+from aitk_mcp.trainers.ui_disk import UiDisk
 from aitk_mcp.trainers.ui_http import UiHttp
 from aitk_mcp.trainers.ui_rows import Row
 from lora_files.header import BadSafetensors, parse_header
@@ -35,6 +36,7 @@ class UiFiles:
 
     def __init__(self, http: UiHttp) -> None:
         self._http = http
+        self._disk = UiDisk(http)
 
     async def log(self, job_id: str, offset: int | None) -> LogText:
         """Return the log from a byte on, or its last megabytes; all of it again where it has become shorter."""
@@ -103,12 +105,15 @@ class UiFiles:
     async def _final_step(self, row: Row, path: str, size_bytes: int) -> int | None:
         if row.status == "completed":
             return row.step
-        start = await self._http.file(path, _HEADER_BYTES)
-        end = _LENGTH_BYTES + int.from_bytes(start[:_LENGTH_BYTES], "little")
-        if end > size_bytes:
+        try:
+            start, _ = await self._disk.beginning(path, _HEADER_BYTES)
+            end = _LENGTH_BYTES + int.from_bytes(start[:_LENGTH_BYTES], "little")
+            if end > size_bytes:
+                return None
+            if end > len(start):
+                start, _ = await self._disk.beginning(path, end)
+        except FileNotFoundError:
             return None
-        if end > len(start):
-            start = await self._http.file(path, end)
         try:
             metadata = parse_header(start[_LENGTH_BYTES:end], size_bytes - end).metadata
         except BadSafetensors:

@@ -1,9 +1,10 @@
 """Speak HTTP to AI Toolkit's server and translate every way in which that can go wrong, once, at this edge."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 from anyio import to_thread
@@ -66,13 +67,36 @@ class UiHttp:
         """Post JSON and return the JSON of the answer."""
         return self._json_of(await self._send("POST", path, _ANSWER_TIMEOUT_S, json=body))
 
-    async def file(self, path: str, first_bytes: int) -> bytes:
-        """Return the beginning of a file of a job or dataset, by its path on AI Toolkit's machine."""
-        folder, _, name = path.rpartition("/")
-        # Slashes travel encoded: this is the form that AI Toolkit's own pages use.
-        where = f"/api/files/{quote(folder, safe='')}/{quote(name, safe='')}"
-        headers = {"Range": f"bytes=0-{first_bytes - 1}"}
-        return (await self._send("GET", where, _ANSWER_TIMEOUT_S, headers=headers)).content
+    async def post_stream(
+        self, path: str, content: AsyncGenerator[bytes], headers: Mapping[str, str], *, timeout_s: float
+    ) -> Any:
+        """Post a body as it is made, and return the JSON of the answer."""
+        return self._json_of(await self._send("POST", path, timeout_s, content=content, headers=headers))
+
+    @asynccontextmanager
+    async def opened(
+        self, method: str, path: str, *, timeout_s: float = _ANSWER_TIMEOUT_S, **content: Any
+    ) -> AsyncGenerator[httpx.Response]:
+        """Send a request and give its answer before its body is read; what breaks while that is read is told too."""
+        headers = dict(content.pop("headers", {}))
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token.get_secret_value()}"
+        # Reading the certificates takes long, and plain HTTP needs none.
+        verify = self.url.startswith("https") and await to_thread.run_sync(httpx.create_ssl_context)
+        timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S))
+        try:
+            async with (
+                httpx.AsyncClient(timeout=timeout, mounts=_PAST_PROXIES, verify=verify) as client,
+                client.stream(method, self.url + path, headers=headers, **content) as response,
+            ):
+                if not response.is_success:
+                    await response.aread()
+                    raise self._refused(path, response)
+                yield response
+        except httpx.DecodingError as error:
+            raise self.strange(path, "the answer is broken") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._unavailable(path, error) from error
 
     async def folders(self, *, timeout_s: float = _ANSWER_TIMEOUT_S) -> UiFolders:
         """Return the folders from the settings; the access token that stands beside them goes no further."""
@@ -91,21 +115,8 @@ class UiHttp:
         )
 
     async def _send(self, method: str, path: str, timeout_s: float, **content: Any) -> httpx.Response:
-        headers = dict(content.pop("headers", {}))
-        if self._token is not None:
-            headers["Authorization"] = f"Bearer {self._token.get_secret_value()}"
-        # Reading the certificates takes long, and plain HTTP needs none.
-        verify = self.url.startswith("https") and await to_thread.run_sync(httpx.create_ssl_context)
-        timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_TIMEOUT_S))
-        try:
-            async with httpx.AsyncClient(timeout=timeout, mounts=_PAST_PROXIES, verify=verify) as client:
-                response = await client.request(method, self.url + path, headers=headers, **content)
-        except httpx.DecodingError as error:
-            raise self.strange(path, "the answer is broken") from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self._unavailable(path, error) from error
-        if not response.is_success:
-            raise self._refused(path, response)
+        async with self.opened(method, path, timeout_s=timeout_s, **content) as response:
+            await response.aread()
         return response
 
     def _json_of(self, response: httpx.Response) -> Any:

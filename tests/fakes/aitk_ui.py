@@ -20,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.conftest import served
+from tests.fakes.aitk_ui_datasets import DatasetRoutes
 from tests.fakes.aitk_ui_files import file_routes
 from tests.fakes.aitk_ui_jobs import Job, Tables
 from tests.fakes.aitk_ui_worker import Worker
@@ -45,8 +46,6 @@ class FakeAitkUi:
         self.token = token
         self.requests: list[str] = []
         self.url = ""
-        # False where its disk is another machine's: what it makes appears there.
-        self.makes_folders = True
 
     @contextmanager
     def serving(self, port: int = 0) -> Generator[str]:
@@ -63,7 +62,9 @@ class FakeAitkUi:
             Route("/api/auth", self._auth),
             Route("/api/settings", self._read_settings),
             Route("/api/settings", self._write_settings, methods=["POST"]),
-            Route("/api/datasets/list", self._list_datasets),
+            Route("/api/gpu", self._gpu),
+            Route("/api/cpu", self._cpu),
+            *DatasetRoutes(lambda: self.settings, self.root / "data" / "images").all(),
             Route("/api/jobs", self._jobs),
             Route("/api/jobs", self._put_job, methods=["POST"]),
             Route("/api/jobs/{job_id}/start", self._changing(self._start, missing=404)),
@@ -112,12 +113,13 @@ class FakeAitkUi:
         self.worker.training_folder = Path(body["TRAINING_FOLDER"])
         return JSONResponse({"success": True})
 
-    async def _list_datasets(self, request: Request) -> Response:
-        root = Path(self.settings["DATASETS_FOLDER"])
-        if not self.makes_folders:
-            return JSONResponse([])
-        root.mkdir(parents=True, exist_ok=True)
-        return JSONResponse(sorted(path.name for path in root.iterdir() if path.is_dir() and path.name[0] != "."))
+    async def _gpu(self, request: Request) -> Response:
+        error = "nvidia-smi not found or not accessible"
+        return JSONResponse({"hasNvidiaSmi": False, "isMac": False, "gpus": [], "error": error})
+
+    async def _cpu(self, request: Request) -> Response:
+        memory = {"totalMemory": 24152.05, "availableMemory": 22503.63, "freeMemory": 11592.77}
+        return JSONResponse({"name": "Stand-in", "cores": 2, "temperature": 0, **memory, "currentLoad": 59.1})
 
     async def _jobs(self, request: Request) -> Response:
         query = request.query_params

@@ -5,15 +5,18 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
+from anyio import to_thread
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from tests.fakes.aitk_ui_jobs import Tables
 
 _MOST_LOG_BYTES = 5 * 1024 * 1024
 _MOST_POINTS = 20_000
+_KINDS = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 
 
 def file_routes(
@@ -67,21 +70,73 @@ def file_routes(
     async def file(request: Request) -> Response:
         # Slashes of the folder come encoded; a router sees them decoded.
         path = Path(request.path_params["path"])
+        is_image = request.url.path.startswith("/api/img/")
         if not any(path.is_relative_to(root) for root in roots()):
             return PlainTextResponse("Access denied", 403)
+        small = path.parent / ".thumbs" / f"{path.name}.jpg"
+        if is_image and "thumb" in request.query_params and small.is_file():
+            path = small
         if not path.is_file():
             return PlainTextResponse("File not found", 404)
-        return FileResponse(
-            path,
-            media_type="application/octet-stream",
-            filename=path.name,
-            headers={"Cache-Control": "public, max-age=86400"},
-        )
+        state = path.stat()
+        headers = {
+            "Accept-Ranges": "bytes",
+            "Content-Type": _KINDS.get(path.suffix.lower(), "application/octet-stream"),
+        }
+        if is_image:
+            tag = "-".join(_base36(number) for number in (state.st_ino, state.st_size, int(state.st_mtime * 1000)))
+            headers |= {"Cache-Control": "public, max-age=86400, immutable", "ETag": f'W/"{tag}.pxq"'}
+        else:
+            name = quote(path.name, safe="")
+            headers |= {
+                "Cache-Control": "public, max-age=86400",
+                "Content-Disposition": f'attachment; filename="{name}"',
+            }
+        return await to_thread.run_sync(_span, path, request.headers.get("range"), headers)
+
+    async def delete(request: Request) -> Response:
+        # Decoded once more, as there.
+        path = Path(unquote((await request.json())["filePath"]))
+        if not any(path.is_relative_to(root) for root in roots()):
+            return PlainTextResponse("Access denied", 403)
+        if not path.exists():
+            return PlainTextResponse("File not found", 404)
+        if not path.is_file():
+            return PlainTextResponse("Not a file", 400)
+        path.unlink()
+        return JSONResponse({"success": True})
+
+    async def plugin(request: Request) -> Response:
+        return JSONResponse({"exists": False, "html": None})
 
     return [
         Route("/api/jobs/{job_id}/log", log),
         Route("/api/jobs/{job_id}/files", files),
         Route("/api/jobs/{job_id}/samples", samples),
         Route("/api/jobs/{job_id}/loss", loss),
+        Route("/api/jobs/{job_id}/plugin", plugin),
+        Route("/api/files/delete", delete, methods=["POST"]),
         Route("/api/files/{path:path}", file),
+        Route("/api/img/{path:path}", file),
     ]
+
+
+def _span(path: Path, asked: str | None, headers: dict[str, str]) -> Response:
+    content = path.read_bytes()
+    if asked is None:
+        return Response(content, headers=headers)
+    first, _, last = asked.removeprefix("bytes=").partition("-")
+    start, end = int(first), int(last) if last else len(content) - 1
+    if start > end or start >= len(content):
+        return Response(status_code=416, headers={"Content-Range": f"bytes */{len(content)}"})
+    # A range past the end is announced whole, and breaks off where the file ends.
+    headers |= {"Content-Range": f"bytes {start}-{end}/{len(content)}", "Content-Length": str(end - start + 1)}
+    return Response(content[start : end + 1], 206, headers=headers)
+
+
+def _base36(number: int) -> str:
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+    return digits or "0"
