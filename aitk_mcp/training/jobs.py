@@ -4,10 +4,11 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
+from anyio import to_thread
 
 from aitk_mcp.documents import TrainingDocument
 from aitk_mcp.job_log import read_losses, tidy_lines
@@ -15,6 +16,7 @@ from aitk_mcp.loss_log import LossPoint
 from aitk_mcp.recipes.problems import refuse
 from aitk_mcp.trainers.port import JobStatus, Order, Sample, Trainer, TrainerJob
 from aitk_mcp.training.config_source import ConfigSource
+from aitk_mcp.training.disk_room import check_room, free_bytes_below
 from aitk_mcp.training.loss_curve import Trend, no_number_since, sparkline, thin, trend_of
 from aitk_mcp.training.loss_plots import LossPlot
 from aitk_mcp.training.outcomes import DeleteOutcome, StopOutcome, deletion_in_words, stop_in_words
@@ -57,11 +59,13 @@ class TrainingJobs:
         trainer: Trainer,
         configs: ConfigSource,
         refusal: Callable[[TrainingDocument], str | None] = lambda document: None,
+        free_bytes: Callable[[Path], int] = free_bytes_below,
     ) -> None:
-        """Take the configs by name, and why the trainer would not train one (None where it would)."""
+        """Take the configs by name, why the trainer would not train one (None where it would), and a disk's room."""
         self._trainer = trainer
         self._configs = configs
         self._refusal = refusal
+        self._free_bytes = free_bytes
 
     @property
     def engine(self) -> str:
@@ -77,13 +81,15 @@ class TrainingJobs:
             tasks.cancel_scope.cancel()
 
     async def start(self, config_name: str, gpu_ids: str | None = None) -> TrainingReport:
-        """Queue a training of a stored config and start it if its GPU is free.
+        """Queue a training of a stored config and start it if its GPU is free; doubts about it are its first warnings.
 
         Raises NotFound for an unknown config, InvalidArguments for one that could only fail (a dataset that is gone,
-        a model that this trainer lacks), and Conflict while another job writes to the same output.
+        a model that this trainer lacks), InsufficientStorage where its LoRA has no room on the disk, and Conflict while
+        another job writes to the same output.
         """
         config = await self._configs.get(config_name)
-        refuse((await self._configs.check_stored(config_name)).problems)
+        problems = (await self._configs.check_stored(config_name)).problems
+        refuse(problems)
         refused = self._refusal(config.training)
         if refused:
             raise InvalidArguments(
@@ -91,8 +97,11 @@ class TrainingJobs:
                 hint="Create it again with another model_name.",
                 details={"config_name": config.name, "architecture": config.training.architecture},
             )
+        scarce = await self._check_room(config.training)
         job_id = await self._trainer.submit(Order(config.name, config.training, config.path, gpu_ids))
-        return await self.status(job_id)
+        report = await self.status(job_id)
+        doubts = [" ".join(filter(None, (problem.message, problem.hint))) for problem in problems]
+        return replace(report, warnings=(*doubts, *([scarce] if scarce else []), *report.warnings))
 
     async def status(self, job_id: str) -> TrainingReport:
         """Return how a job stands."""
@@ -237,6 +246,14 @@ class TrainingJobs:
                 # One broken job must not leave the others without a watch.
                 log.exception("looking after the training queue failed")
             await anyio.sleep(_TEND_EVERY_S)
+
+    async def _check_room(self, training: TrainingDocument) -> str | None:
+        folder = Path(training.training_folder)
+        if self.engine == "ui" and not await to_thread.run_sync(folder.is_dir):
+            # It lies on another machine.
+            return None
+        free_bytes = await to_thread.run_sync(self._free_bytes, folder)
+        return check_room(training.process, folder, free_bytes, is_miniature=self.engine == "embedded")
 
     async def _refuse_deletion(self, job: TrainerJob, sharing: list[str], *, models: bool) -> None:
         details = {"job_id": job.job_id, "status": job.status}
