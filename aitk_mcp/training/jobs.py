@@ -30,6 +30,8 @@ _TEND_EVERY_S = 1.0
 _LOOK_FIRST_S, _LOOK_LAST_S = 0.1, 1.0
 _STATUS_BYTES = 64 * 1024
 _LOG_BYTES, _MOST_LOG_BYTES = 128 * 1024, 8 * 1024 * 1024
+# A progress bar writes megabytes that come to one line: beyond this, reading on finds hardly another.
+_MOST_PAGE_BYTES = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,7 @@ class TrainingJobs:
             found = await self._trainer.log(job_id, max_bytes=max_bytes)
             cut = found.size_bytes > max_bytes
             tidy = tidy_lines(found.tail)[1 if cut else 0 :]
-            if len(tidy) >= lines or not cut or max_bytes >= _MOST_LOG_BYTES:
+            if len(tidy) >= lines or not cut or max_bytes >= _MOST_PAGE_BYTES:
                 return LogPage(tuple(tidy[-lines:]), found.size_bytes, truncated=cut or len(tidy) > lines)
             max_bytes *= 4
 
