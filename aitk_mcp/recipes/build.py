@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from aitk_mcp.recipes.architectures import Process, default_process
 from aitk_mcp.recipes.doubts import doubts_of
-from aitk_mcp.recipes.names import check_job_name
+from aitk_mcp.recipes.names import check_training_name, doubt_of_outputs
 from aitk_mcp.recipes.overrides import apply_overrides, check_overrides
 from aitk_mcp.recipes.plans import out_of_bounds, planned
 from aitk_mcp.recipes.presets import LR_SCHEDULERS, OPTIMIZERS, PRECISIONS, ModelChoice, resolve_model
@@ -50,7 +50,7 @@ def build_config(request: RecipeRequest, place: Place, *, within_bounds: bool = 
     problems: list[Problem] = []
     model: ModelChoice | None = None
     try:
-        check_job_name(request.name)
+        check_training_name(request.name)
     except ToolError as error:
         problems.append(problem_of(error, "name"))
     try:
@@ -68,6 +68,9 @@ def build_config(request: RecipeRequest, place: Place, *, within_bounds: bool = 
     assert model is not None
     steps = steps_of(request, place.images)
     warnings = [*model.warnings, *doubts_of(request, model, steps)]
+    overlooked = doubt_of_outputs(place.outputs_folder, request.name)
+    if overlooked:
+        warnings.append(overlooked)
     process = default_process(model.architecture)
     process["model"]["name_or_path"] = model.name_or_path
     apply_overrides(process, model.settings)

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from aitk_mcp.recipes.architectures import ARCHITECTURES
 from aitk_mcp.recipes.build import environment_references
+from aitk_mcp.recipes.names import doubt_of_outputs, mistaken_for_checkpoint
 from aitk_mcp.recipes.overrides import unknown_keys
 from aitk_mcp.recipes.presets import find_preset
 from aitk_mcp.recipes.problems import Problem
@@ -47,6 +48,16 @@ def _frame(document: Mapping[str, Any], process: Mapping[str, Any], name: str, o
             f"`config.name` is {document['config'].get('name')!r}, but the config is stored as `{name}`: files and log"
             " would lie in different folders.",
         )
+    mistaken = mistaken_for_checkpoint(name)
+    if mistaken:
+        yield Problem(
+            "config.name",
+            f"`config.name` is {name!r}: AI Toolkit would take its own file `{mistaken}` for a checkpoint, and fail.",
+            hint=f"Name it `{name}_lora`.",
+        )
+    overlooked = doubt_of_outputs(outputs, name)
+    if overlooked:
+        yield Problem("training_folder", overlooked, severity="warning")
     if process.get("type") not in _TRAINERS:
         yield Problem(
             "type",

@@ -150,7 +150,7 @@ async def test_the_queue_keeps_its_order_and_a_waiting_job_can_be_taken_out(work
     jobs = workshop.jobs
     running, out, last = [
         (await jobs.start(workshop.config(name, steps=steps))).job_id
-        for name, steps in (("a", ENDLESS), ("b", 2), ("c", 2))
+        for name, steps in (("a", ENDLESS), ("b", 2), ("d", 2))
     ]
     positions = {report.job_id: report.queue_position for report in (await jobs.all("queued"))[0]}
     assert positions == {out: 1, last: 2}

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from aitk_mcp.recipes import Place, RecipeRequest, build_config
 from aitk_mcp.recipes.architectures import ARCHITECTURES, default_process
-from aitk_mcp.recipes.names import check_job_name, dataset_folder_name
+from aitk_mcp.recipes.check import check_document
+from aitk_mcp.recipes.names import check_job_name, check_training_name, dataset_folder_name
 from aitk_mcp.recipes.overrides import check_overrides, unknown_keys
 from aitk_mcp.recipes.presets import PRESETS, find_preset, resolve_model
 from mcp_toolserver.errors import InvalidArguments
@@ -238,6 +239,26 @@ def test_without_prompts_the_captions_of_the_dataset_are_sampled() -> None:
     assert samples == [{"prompt": "tok, a cat asleep"}, {"prompt": "Tok on a roof"}]
     assert process(ask(trigger_word="tok"))["sample"]["samples"] == [{"prompt": "tok"}]
     assert process(ask())["sample"]["samples"] == []
+
+
+@pytest.mark.parametrize("name", ["c", "Config", "config.yaml", "loss", "optimizer", "sample", "samples", "log", "pid"])
+def test_a_job_is_not_named_so_that_ai_toolkit_resumes_it_from_its_own_files(name: str) -> None:
+    with pytest.raises(InvalidArguments) as caught:
+        check_training_name(name)
+    suggestion = caught.value.details["closest_matches"][0]
+    assert check_training_name(suggestion) == suggestion
+    assert suggestion in (caught.value.hint or "")
+    document = build_config(ask(), PLACE).document
+    document["config"]["name"] = name
+    assert "config.name" in [problem.field for problem in check_document(document, name, PLACE.outputs_folder)]
+
+
+def test_a_path_in_which_ai_toolkit_overlooks_checkpoints_is_doubted() -> None:
+    recipe = build_config(ask(), Place("/data/my_LoRA/output", "/d", images=10))
+    assert any("`_LoRA` is in the path" in warning for warning in recipe.warnings)
+    found = check_document(recipe.document, "cat", "/data/my_LoRA/output")
+    assert [(problem.field, problem.severity) for problem in found] == [("training_folder", "warning")]
+    assert not build_config(ask(name="cat_LoRA"), Place("/data/my_LoRA/output", "/d", images=10)).warnings
 
 
 @settings(deadline=None)
