@@ -1,0 +1,73 @@
+"""Trainings: how fast their state is told, also where the log is long."""
+
+import base64
+import time
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+from anyio import to_thread
+from PIL import Image
+
+from benchmarks.measuring import KIB, MIB, Bench, Row, percentile
+from benchmarks.tool_calls import call
+
+CALLS = 100
+LONG_LOG_BYTES = 50 * MIB
+MOST_STATUS_MS = 10.0
+FRAME = b"cat:  50%|#####     | 500/1000 [08:20<08:20,  1.00it/s, lr: 1.0e-04 loss: 1.188e-01]\r"
+
+
+async def rows(bench: Bench) -> list[Row]:
+    """Measure get-training-status and get-training-logs of a job that has ended, before and after its log is long."""
+    url, bare_url = await bench.aitk_url(), await bench.bare_url()
+    async with httpx.AsyncClient(timeout=300) as client:
+        job_id = await _trained(client, url)
+
+        async def latency(tool: str, arguments: dict[str, Any]) -> float:
+            body = {"tool": tool, "arguments": arguments}
+            address = f"{bare_url}/echo" if tool == "echo" else f"{url}/mcp/tool"
+            taken: list[float] = []
+            for _ in range(CALLS * bench.runs):
+                started = time.perf_counter()
+                (await client.post(address, json=body)).raise_for_status()
+                taken.append((time.perf_counter() - started) * 1000)
+            return percentile(taken, 50)
+
+        lines = {"job_id": job_id, "lines": 100}
+        log = bench.data_dir("aitk_mcp") / "jobs" / job_id / "runs" / "0001" / "log.txt"
+        await to_thread.run_sync(_lengthen, log, 64 * KIB)
+        short_ms = await latency("get-training-logs", lines)
+        await to_thread.run_sync(_lengthen, log, LONG_LOG_BYTES)
+        long_ms = await latency("get-training-logs", lines)
+        status_ms = await latency("get-training-status", {"job_id": job_id})
+        bare_ms = await latency("echo", {"job_id": job_id})
+    within = "the most that is wanted, with a log of 50 MiB"
+    return [
+        Row("training_status", status_ms, "ms p50", within, MOST_STATUS_MS, MOST_STATUS_MS / status_ms, 1.0),
+        Row("training_status_bare", status_ms, "ms p50", "bare JSON route", bare_ms, bare_ms / status_ms, None),
+        Row("training_log_50mb", long_ms, "ms p50", "a log of 64 KiB", short_ms, short_ms / long_ms, 1 / 2),
+    ]
+
+
+async def _trained(client: httpx.AsyncClient, url: str) -> str:
+    """Train for a few steps and return the job's id."""
+    file = BytesIO()
+    Image.new("RGB", (64, 64), "teal").save(file, "PNG")
+    image = {"filename": "0.png", "content": base64.b64encode(file.getvalue()).decode(), "caption": "tok"}
+    dataset = await call(client, url, "upload-dataset", {"dataset_name": "bench", "images": [image]})
+    config = {"name": "bench", "model_name": "tinyflux", "dataset_path": dataset["path"], "trigger_word": "tok"}
+    await call(client, url, "create-training-config", {**config, "steps": 4, "test_prompts": ["tok"]})
+    job_id = (await call(client, url, "start-training", {"config_name": "bench"}))["job_id"]
+    await call(client, url, "wait-training", {"job_id": job_id, "wait_s": 120})
+    return job_id
+
+
+def _lengthen(log: Path, size_bytes: int) -> None:
+    """Put frames of a progress bar before what a log says, so that it has this size."""
+    with log.open("r+b") as file:
+        end = file.read()[-4 * KIB :]
+        frames = FRAME * ((size_bytes - len(end)) // len(FRAME)) + b"\n"
+        file.seek(0)
+        file.write(frames + end)
