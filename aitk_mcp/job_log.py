@@ -32,6 +32,7 @@ _RESUMED = re.compile(r"Found step (?P<step>\d+) in metadata, starting from ther
 _SKIPPED_IMAGE = re.compile(r"^Error processing (?:image|video): (?P<path>.+)$", re.MULTILINE)
 # AI Toolkit counts such a loss as 0 and goes on, at the end of the line on which its bar stands.
 _NO_NUMBER = "loss is nan"
+_MAYBE_NO_NUMBER = re.compile(rf"\bloss: (?:nan|-?inf)|{_NO_NUMBER}")
 _SKIPPED_BATCH = "OOM during training step, skipping batch"
 # Run.py prints these words between two rules when Ctrl-C (SIGINT) ends it.
 _STOPPED = re.compile(r"^=+\nJob stopped\n=+\s*$", re.MULTILINE)
@@ -109,26 +110,23 @@ class LoggedLoss:
 
 def read_progress(text: str, name: str) -> Progress:
     """Return the progress that `text` (a log, or its end) tells of the job called `name`."""
-    phase: Phase = "starting"
-    last: Frame | None = None
-    for piece in _pieces(text):
+    phase: Phase | None = None
+    # From the end: of thousands of frames only the last one is taken apart.
+    for piece in reversed(list(_pieces(text))):
         frame = _frame(piece)
         if frame and _is_training(frame, name):
-            last, phase = frame, "training"
-        else:
-            phase = _announced(piece) or phase
-    if last is None:
-        return Progress(phase=phase)
-    return Progress(
-        phase=phase,
-        step=last.done,
-        total_steps=last.total,
-        steps_per_second=last.steps_per_second,
-        elapsed_s=last.elapsed_s,
-        eta_s=last.eta_s,
-        loss=last.loss,
-        learning_rate=last.learning_rate,
-    )
+            return Progress(
+                phase=phase or "training",
+                step=frame.done,
+                total_steps=frame.total,
+                steps_per_second=frame.steps_per_second,
+                elapsed_s=frame.elapsed_s,
+                eta_s=frame.eta_s,
+                loss=frame.loss,
+                learning_rate=frame.learning_rate,
+            )
+        phase = phase or _announced(piece)
+    return Progress(phase=phase or "starting")
 
 
 def read_losses(text: str, name: str) -> list[LoggedLoss]:
@@ -146,6 +144,8 @@ def read_losses(text: str, name: str) -> list[LoggedLoss]:
 
 def read_no_numbers(text: str, name: str) -> NoNumbers | None:
     """Return at which steps the loss was no number, as far as this part of a log tells; None for none."""
+    if _MAYBE_NO_NUMBER.search(text) is None:
+        return None
     at = 0
     last: int | None = None
     since: int | None = None
