@@ -189,12 +189,12 @@ def tidy_lines(text: str) -> list[str]:
     lines: list[str] = []
     label: str | None = None
     for piece in _pieces(text):
-        frame = _frame(piece)
-        if frame and label == frame.label and lines:
+        frame = _FRAME.match(piece)
+        if frame and label == frame["label"] and lines:
             lines[-1] = piece
         else:
             lines.append(piece)
-        label = frame.label if frame else None
+        label = frame["label"] if frame else None
     return lines
 
 

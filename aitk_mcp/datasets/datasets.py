@@ -228,7 +228,11 @@ class Datasets:
                 raise taken(folder)
             aside = self._aside(target)
             target.replace(aside)
-            work.replace(target)
+            try:
+                work.replace(target)
+            except OSError:
+                aside.replace(target)
+                raise
             shutil.rmtree(aside)
         else:
             work.replace(target)

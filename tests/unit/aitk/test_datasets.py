@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from aitk_mcp.datasets.datasets import Datasets
+from aitk_mcp.datasets.imports import NewDataset, import_path
 from aitk_mcp.datasets.staging import NewImage, plan_names
 from mcp_toolserver.errors import Conflict, InsufficientStorage
 
@@ -67,6 +68,22 @@ async def test_a_full_disk_is_told_as_one_and_leaves_what_was_there(tmp_path: Pa
         await datasets.upload("cat", [image("small.png"), image("large.png", side=200)], overwrite=True)
     assert [each.filename for each in await datasets.images("cat")] == ["old.png"]
     assert not list((tmp_path / ".staging").iterdir())
+
+
+async def test_on_a_full_disk_an_import_and_a_caption_leave_what_was_there(tmp_path: Path) -> None:
+    root, source = tmp_path / "datasets", tmp_path / "cats"
+    datasets = Datasets(root)
+    await datasets.upload("cat", [image("old.png")])
+    source.mkdir()
+    (source / "large.png").write_bytes(base64.b64decode(image("large.png", side=200).content))
+    before = {path: path.read_bytes() for path in (root / "cat").iterdir()}
+    with largest_file(50_000):
+        with pytest.raises(InsufficientStorage, match="full"):
+            await import_path(datasets, [tmp_path], "cats", NewDataset("cat", overwrite=True))
+        with pytest.raises(InsufficientStorage, match="full"):
+            await datasets.set_caption("cat", "old.png", "a cat " * 10_000)
+    assert {path: path.read_bytes() for path in (root / "cat").iterdir()} == before
+    assert not list((root / ".staging").iterdir())
 
 
 async def test_what_a_killed_server_left_is_put_back_or_thrown_away(tmp_path: Path) -> None:
