@@ -85,14 +85,15 @@ def output_tools(jobs: TrainingJobs, plots: LossPlots) -> list[AnyTool]:
             points=[
                 LossValue(
                     step=point.step,
-                    loss=point.loss if math.isfinite(point.loss) else None,
+                    # More digits than a float of the trainer has would only cost the caller's context.
+                    loss=float(f"{point.loss:.6g}") if math.isfinite(point.loss) else None,
                     learning_rate=point.learning_rate,
                 )
                 for point in curve.points
             ],
             total_points=curve.total_points,
-            loss_first=trend.first if trend else None,
-            loss_last=trend.last if trend else None,
+            loss_first=float(f"{trend.first:.6g}") if trend else None,
+            loss_last=float(f"{trend.last:.6g}") if trend else None,
             trend=trend.word if trend else None,
             plot=curve.sparkline,
             plot_url=f"{call.base_url}/jobs/{quote(args.job_id)}/loss.{args.plot_format}",

@@ -80,8 +80,8 @@ def _seconds(
     seconds = statistics.median(scaled) * steps + statistics.median(run.other_seconds for run in runs)
     what = "batch and resolution scaled in proportion" if engine != "embedded" else "on the same engine"
     return round(seconds, 1), (
-        f"the {len(runs)} newest finished trainings of this architecture on this machine, {what}; loading, sampling"
-        " and saving as they took there"
+        f"the newest finished {'training' if len(runs) == 1 else f'{len(runs)} trainings'} of this architecture on this"
+        f" machine, {what}; loading, sampling and saving as they took there"
     )
 
 

@@ -19,7 +19,13 @@ from aitk_mcp.training.config_source import ConfigSource
 from aitk_mcp.training.disk_room import check_room, free_bytes_below
 from aitk_mcp.training.loss_curve import Trend, no_number_since, sparkline, thin, trend_of
 from aitk_mcp.training.loss_plots import LossPlot
-from aitk_mcp.training.outcomes import DeleteOutcome, StopOutcome, deletion_in_words, stop_in_words
+from aitk_mcp.training.outcomes import (
+    DeleteOutcome,
+    StopOutcome,
+    deletion_in_words,
+    earlier_in_words,
+    stop_in_words,
+)
 from aitk_mcp.training.reports import TrainingReport, report_of
 from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, closest
 from mcp_toolserver.tools import Report, unheard
@@ -103,7 +109,8 @@ class TrainingJobs:
         job_id = await self._trainer.submit(Order(config.name, config.training, config.path, gpu_ids))
         report = await self.status(job_id)
         doubts = [" ".join(filter(None, (problem.message, problem.hint))) for problem in problems]
-        return replace(report, warnings=(*doubts, *([scarce] if scarce else []), *report.warnings))
+        more = [text for text in (scarce, earlier_in_words(report)) if text is not None]
+        return replace(report, warnings=(*doubts, *more, *report.warnings))
 
     async def status(self, job_id: str) -> TrainingReport:
         """Return how a job stands."""

@@ -1,4 +1,4 @@
-"""What became of a stop and of a deletion, and what that means in words. Pure."""
+"""What becomes of a start, a stop and a deletion, and what that means in words. Pure."""
 
 from dataclasses import dataclass
 
@@ -23,6 +23,19 @@ class DeleteOutcome:
     deleted_models: tuple[str, ...]
     kept_models: tuple[str, ...]
     message: str
+
+
+def earlier_in_words(started: TrainingReport) -> str | None:
+    """Say what an earlier training under the same name means for one that starts; None where there was none."""
+    step = started.checkpoint_step
+    if step is None:
+        return None
+    if step < started.total_steps:
+        return f"Its output folder holds a checkpoint of step {step} of an earlier training: it goes on from there."
+    return (
+        f"Its output folder holds a LoRA of step {step} already, so nothing is left to train: raise `steps` to train"
+        " further, or create a config with another name to begin anew."
+    )
 
 
 def stop_in_words(before: TrainingReport, after: TrainingReport, *, saved: bool, why_not: str) -> str:

@@ -235,3 +235,16 @@ async def test_a_training_that_diverges_is_flagged_with_the_step_where_it_began(
     assert any(f"is NaN (no number) since step {done.no_number_since}" in warning for warning in done.warnings)
     curve = await jobs.loss(done.job_id, 20)
     assert [point.step for point in curve.points if math.isnan(point.loss)] == list(range(done.no_number_since, 12))
+
+
+async def test_a_start_on_an_earlier_output_says_what_it_goes_on_from(workshop: Workshop) -> None:
+    jobs = workshop.jobs
+    first = await jobs.start(workshop.config("cat", steps=7))
+    assert first.warnings == ()
+    await ends(jobs, first.job_id)
+    again = await jobs.start("cat")
+    assert any("nothing is left to train: raise `steps`" in warning for warning in again.warnings)
+    await ends(jobs, again.job_id)
+    longer = await jobs.start(workshop.config("cat", steps=9))
+    assert any("a checkpoint of step 7 of an earlier training" in warning for warning in longer.warnings)
+    assert (await ends(jobs, longer.job_id)).resumed_from_step == 7
