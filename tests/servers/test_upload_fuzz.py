@@ -17,7 +17,7 @@ from tests.servers.lora_server import lora_server
 IDS = [str(UUID(int=number, version=4)) for number in range(4)]
 TEXTS = ["", "a", "0", "-1", "null", "é\u202e", "../..", "\x00", "a" * 300, "1e400", "%00", " ", "CON"]
 SIZES = [0, 1, 7, 8, 100, 5000, 2**31, 2**52, 2**53, 2**63, 2**64, 10**30, -1, 1.5]
-BYTES = [b"", b"\x02\0\0\0\0\0\0\0{}", b"<html>", b"PK\x03\x04", b"\xff" * 50, b"\0" * 200]
+BYTES = [b"", b"\x09\0\0\0\0\0\0\0{}", b"<html>", b"PK\x03\x04", b"\xff" * 50, b"\0" * 200]
 NAMES = ["cat.safetensors", "b/cat.safetensors", "cat.ckpt", "../cat.safetensors", "nul.safetensors", "c\\d"]
 
 
