@@ -25,12 +25,15 @@ if find_spec("mcp_toolserver") is None:
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import calls, chunks
+from benchmarks import calls, chunks, datasets, graphs, training
 from benchmarks.measuring import MIB, Bench, Row
 
 SUITES: Mapping[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "calls": calls.rows,
     "chunks": chunks.rows,
+    "datasets": datasets.rows,
+    "training": training.rows,
+    "graphs": graphs.rows,
 }
 
 
