@@ -33,7 +33,7 @@ class ImageToUpload(BaseModel):
 class UploadDataset(Arguments):
     """Store images with captions as a dataset to train on, all or nothing.
 
-    Each image is decoded to prove that it is one; a single bad image refuses the call, and the answer names each bad
+    Each image is proven whole to its last byte; a single bad one refuses the call, and the answer names each bad
     one. The name is normalised as AI Toolkit does (lower case, anything but a-z and 0-9 becomes `_`); the answered
     `path` is what create-training-config takes as `dataset_path`. With `trigger_word`, captions that lack it are
     reported.
