@@ -9,11 +9,15 @@ from anyio import (
     create_task_group,
     move_on_after,
 )
+from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from mcp_toolserver.errors import ToolError
 
-BATCH_BYTES = 1024 * 1024
+BATCH_BYTES = 2 * 1024 * 1024
+SYNC_BYTES = 32 * 1024 * 1024
+"""How much is written before the disk is told to catch up: at the end of a long body it then has little left to do."""
+
 # The system takes at most 1024 pieces in one write.
 _MOST_PIECES = 512
 SILENCE_S = 60.0
@@ -21,25 +25,30 @@ SILENCE_S = 60.0
 
 Write = Callable[[int, Sequence[bytes]], Awaitable[None]]
 """Append pieces at an offset."""
+Sync = Callable[[], Awaitable[object]]
+"""Make durable what was appended."""
 
 
 class Incoming:
     """One body of an upload; memory holds three batches at most, however long it is."""
 
-    def __init__(self, write: Write, offset: int, *, silence_s: float = SILENCE_S) -> None:
+    def __init__(self, write: Write, sync: Sync, offset: int, *, silence_s: float = SILENCE_S) -> None:
         self._write = write
+        self._sync = sync
         self._offset = offset
         self._silence_s = silence_s
+        self._unsynced_bytes = 0
+        self._is_syncing = False
         self._refusal: ToolError | None = None
 
     async def take(self, body: AsyncIterator[bytes]) -> int:
         """Write a body to its end, be that announced, cut or silent; returns the offset after it.
 
-        Raises what `write` raised; then what was received after that is dropped.
+        Raises what `write` or `sync` raised; then what was received after that is dropped.
         """
         sender, receiver = create_memory_object_stream[list[bytes]](1)
         async with create_task_group() as tasks:
-            tasks.start_soon(self._write_all, receiver)
+            tasks.start_soon(self._write_all, receiver, tasks)
             async with sender:
                 # Where the channel is broken, the writer has stopped, and says below why.
                 with suppress(BrokenResourceError):
@@ -64,12 +73,27 @@ class Incoming:
             if piece is None:
                 return
 
-    async def _write_all(self, batches: MemoryObjectReceiveStream[list[bytes]]) -> None:
+    async def _write_all(self, batches: MemoryObjectReceiveStream[list[bytes]], tasks: TaskGroup) -> None:
         async with batches:
             async for batch in batches:
+                if self._refusal is not None:
+                    return
                 try:
                     await self._write(self._offset, batch)
                 except ToolError as refusal:
                     self._refusal = refusal
                     return
-                self._offset += sum(map(len, batch))
+                size = sum(map(len, batch))
+                self._offset += size
+                self._unsynced_bytes += size
+                if self._unsynced_bytes >= SYNC_BYTES and not self._is_syncing:
+                    self._unsynced_bytes, self._is_syncing = 0, True
+                    tasks.start_soon(self._sync_aside)
+
+    async def _sync_aside(self) -> None:
+        try:
+            await self._sync()
+        except ToolError as refusal:
+            self._refusal = refusal
+        finally:
+            self._is_syncing = False

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
@@ -136,7 +137,7 @@ class Uploads:
                 async with self._turn(upload_id):
                     await self._thread(self._steps.append_pieces, upload_id, position, pieces)
 
-            await Incoming(write, offset).take(body)
+            await Incoming(write, partial(self.find, upload_id), offset).take(body)
         else:
             await self._receive_checked(upload_id, offset, body, checksum)
         return await self.status(upload_id)
@@ -234,7 +235,7 @@ class Uploads:
 
                 intact = False
                 try:
-                    await Incoming(write, offset).take(body)
+                    await Incoming(write, partial(self._thread, held.durable_bytes), offset).take(body)
                     checksum.require()
                     intact = True
                 finally:

@@ -7,9 +7,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from mcp_toolserver.errors import Conflict, NotFound, ToolError
+from mcp_toolserver.errors import Conflict, InsufficientStorage, NotFound, ToolError
 from mcp_toolserver.uploads.checksums import Checksum, ChecksumMismatch
-from mcp_toolserver.uploads.incoming import BATCH_BYTES, Incoming
+from mcp_toolserver.uploads.incoming import BATCH_BYTES, SYNC_BYTES, Incoming
 from mcp_toolserver.uploads.plan import State
 from mcp_toolserver.uploads.progress import StartUpload
 from mcp_toolserver.uploads.uploads import Locked
@@ -164,7 +164,10 @@ async def test_a_sender_that_falls_silent_is_taken_for_gone(place: Place) -> Non
         yield b" bytes"
         await anyio.sleep_forever()
 
-    assert await Incoming(write, 0, silence_s=0.01).take(silent()) == 10
+    async def sync() -> None:
+        raise AssertionError("so few bytes are made durable at the end")
+
+    assert await Incoming(write, sync, 0, silence_s=0.01).take(silent()) == 10
     assert b"".join(written) == b"some bytes"
 
 
@@ -186,3 +189,26 @@ async def test_starts_of_one_id_at_once_are_one_upload_or_are_refused(place: Pla
     assert len(refused) == 4
     assert {tuple(refusal.details["differing"]) for refusal in refused} == {("filename",)}
     assert len(await place.uploads.overview()) == 1
+
+
+async def test_a_long_body_is_made_durable_on_its_way_and_a_failure_of_the_disk_ends_it() -> None:
+    written: list[int] = []
+    synced: list[int] = []
+
+    async def write(offset: int, pieces: Sequence[bytes]) -> None:
+        written.append(offset)
+        await anyio.lowlevel.checkpoint()
+
+    async def sync() -> None:
+        synced.append(written[-1])
+
+    async def refuse() -> None:
+        raise InsufficientStorage("The server's disk is full.")
+
+    piece = bytes(BATCH_BYTES)
+    count = 3 * SYNC_BYTES // BATCH_BYTES
+    assert await Incoming(write, sync, 0).take(body(*[piece] * count)) == 3 * SYNC_BYTES
+    assert len(synced) == 3
+    with pytest.raises(InsufficientStorage):
+        await Incoming(write, refuse, 0).take(body(*[piece] * count))
+    assert written[-1] < 2 * SYNC_BYTES
