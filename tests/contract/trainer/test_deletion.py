@@ -45,7 +45,7 @@ async def test_a_deleted_job_is_gone_with_all_it_left(workshop: Workshop) -> Non
     job_id = (await jobs.start(workshop.config("cat", steps=12))).job_id
     await ends(jobs, job_id)
     await trainer.delete(job_id, models=True)
-    assert await trainer.jobs() == []
+    assert job_id not in [job.job_id for job in await trainer.jobs()]
     assert not workshop.output("cat").exists()
     with pytest.raises(NotFound):
         await trainer.delete(job_id, models=True)
