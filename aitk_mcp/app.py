@@ -4,24 +4,31 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from anyio import to_thread
 from starlette.applications import Starlette
+from starlette.routing import Route
 
 from aitk_mcp.configs.configs import Configs
 from aitk_mcp.configs.plan_steps import PlanSteps
 from aitk_mcp.datasets.datasets import Datasets
-from aitk_mcp.datasets.routes import dataset_routes
+from aitk_mcp.datasets.port import DatasetHome
+from aitk_mcp.datasets.remote import RemoteDatasets
+from aitk_mcp.datasets.routes import dataset_routes, remote_dataset_routes
 from aitk_mcp.datasets.zip_uploads import ZipUploads
 from aitk_mcp.documents import TrainingDocument
 from aitk_mcp.embedded.recipe import refusal
 from aitk_mcp.late_server import LateServer
 from aitk_mcp.models.digests import Digests
 from aitk_mcp.models.models import Models
-from aitk_mcp.models.routes import model_routes
+from aitk_mcp.models.port import ModelHome
+from aitk_mcp.models.remote import RemoteModels
+from aitk_mcp.models.routes import model_routes, remote_model_routes
 from aitk_mcp.settings import AitkSettings
+from aitk_mcp.system import read_ui_stats
 from aitk_mcp.tools.about_training import about_training_tools
 from aitk_mcp.tools.configs import config_tools
 from aitk_mcp.tools.dataset_check import dataset_check_tools
@@ -42,12 +49,12 @@ from aitk_mcp.training.estimates import Estimates
 from aitk_mcp.training.jobs import TrainingJobs
 from aitk_mcp.training.loss_plots import LossPlots
 from aitk_mcp.training.run_history import RunHistory
-from aitk_mcp.ui_choice import shared_folders, ui_state
+from aitk_mcp.ui_choice import find_place, ui_state
 from mcp_toolserver import __version__
 from mcp_toolserver.app import BackendState, ServerIdentity, ToolServer, create_server_app, door_policy
 from mcp_toolserver.errors import ToolError
 from mcp_toolserver.files import make_folder
-from mcp_toolserver.tools import Toolbox
+from mcp_toolserver.tools import AnyTool, Toolbox
 from mcp_toolserver.uploads.tus import tus_routes
 
 log = logging.getLogger(__name__)
@@ -71,9 +78,9 @@ def build(settings: AitkSettings) -> ToolServer:
 
 async def _with_ui(settings: AitkSettings) -> ToolServer:
     """Build a server over AI Toolkit's own; raises BackendUnavailable or BackendRejected."""
-    folders = await shared_folders(_ui(settings))
-    chosen = {"trainer": "ui", "datasets_dir": folders.datasets, "outputs_dir": folders.outputs}
-    return await to_thread.run_sync(_assemble, settings.model_copy(update=chosen))
+    place = await find_place(_ui(settings), settings.ui_disk)
+    chosen = {"trainer": "ui", "datasets_dir": place.datasets, "outputs_dir": place.outputs}
+    return await to_thread.run_sync(_assemble, settings.model_copy(update=chosen), not place.is_here)
 
 
 async def _with_ui_or_without(settings: AitkSettings) -> ToolServer:
@@ -84,13 +91,13 @@ async def _with_ui_or_without(settings: AitkSettings) -> ToolServer:
         return await to_thread.run_sync(_assemble, settings)
 
 
-def _assemble(settings: AitkSettings) -> ToolServer:
+def _assemble(settings: AitkSettings, is_remote: bool = False) -> ToolServer:
     is_embedded = settings.engine == "embedded"
     refused: Callable[[TrainingDocument], str | None] = refusal if is_embedded else _nothing_refused
-    trainer = _trainer(settings)
-    datasets = Datasets(settings.datasets_folder, partial(jobs_using, trainer))
+    trainer = _trainer(settings, is_remote)
+    disk = (_remote_disk if is_remote else _own_disk)(settings, trainer)
+    datasets, models = disk.datasets, disk.models
     zip_uploads = ZipUploads(settings.data_dir / "uploads")
-    models = Models(settings.outputs_folder, Digests(settings.data_dir / "cache" / "digests.sqlite"))
     configs = Configs(
         settings.data_dir / "configs",
         outputs=settings.outputs_folder,
@@ -100,7 +107,6 @@ def _assemble(settings: AitkSettings) -> ToolServer:
     )
     jobs = TrainingJobs(trainer, configs, refused)
     plots = LossPlots(settings.data_dir / "cache" / "matplotlib")
-    folders = {"datasets": settings.datasets_folder, "outputs": settings.outputs_folder, "jobs": settings.data_dir}
 
     @asynccontextmanager
     async def lifespan() -> AsyncGenerator[None]:
@@ -124,18 +130,54 @@ def _assemble(settings: AitkSettings) -> ToolServer:
                 *training_tools(jobs, plots),
                 *about_training_tools(configs, jobs, models),
                 *model_tools(models, jobs),
-                *system_tools(settings.engine, folders),
+                disk.system_tool,
             ]
         ),
         backend=_backend(settings),
         routes=[
             *training_routes(jobs, plots),
-            *model_routes(models),
-            *dataset_routes(datasets),
+            *disk.routes,
             *tus_routes(zip_uploads, public_url=settings.public_url),
         ],
         lifespan=lifespan,
     )
+
+
+@dataclass(frozen=True)
+class _Disk:
+    """What depends on whether the trainer's disk is this machine's."""
+
+    datasets: DatasetHome
+    models: ModelHome
+    system_tool: AnyTool
+    routes: list[Route]
+
+
+def _own_disk(settings: AitkSettings, trainer: Trainer) -> _Disk:
+    datasets = Datasets(settings.datasets_folder, partial(jobs_using, trainer))
+    models = Models(settings.outputs_folder, _digests(settings))
+    folders = {"datasets": settings.datasets_folder, "outputs": settings.outputs_folder, "jobs": settings.data_dir}
+    (system_tool,) = system_tools(settings.engine, folders)
+    return _Disk(datasets, models, system_tool, [*model_routes(models), *dataset_routes(datasets)])
+
+
+def _remote_disk(settings: AitkSettings, trainer: Trainer) -> _Disk:
+    http = _ui(settings)
+    using = partial(jobs_using, trainer)
+    datasets = RemoteDatasets(http, settings.datasets_folder, _copies(settings), using)
+    exports = Models(settings.data_dir / "exports", _digests(settings))
+    models = RemoteModels(http, settings.outputs_folder, exports)
+    (system_tool,) = system_tools(settings.engine, {}, lambda folders: read_ui_stats(http))
+    return _Disk(datasets, models, system_tool, [*remote_model_routes(models), *remote_dataset_routes(datasets)])
+
+
+def _copies(settings: AitkSettings) -> Path:
+    # Emptied at each start.
+    return settings.data_dir / "copies"
+
+
+def _digests(settings: AitkSettings) -> Digests:
+    return Digests(settings.data_dir / "cache" / "digests.sqlite")
 
 
 def create_app(settings: AitkSettings) -> Starlette:
@@ -143,9 +185,10 @@ def create_app(settings: AitkSettings) -> Starlette:
     return create_server_app(build(settings), door_policy(settings), settings.public_url)
 
 
-def _trainer(settings: AitkSettings) -> Trainer:
+def _trainer(settings: AitkSettings, is_remote: bool) -> Trainer:
     if settings.engine == "ui":
-        return UiTrainer(_ui(settings), settings.data_dir / "ui-jobs", default_gpu_ids=settings.gpu_ids)
+        notes, copies = settings.data_dir / "ui-jobs", _copies(settings) / "pictures" if is_remote else None
+        return UiTrainer(_ui(settings), notes, default_gpu_ids=settings.gpu_ids, copies=copies)
     return CliTrainer(_command_line(settings), settings.data_dir / "jobs", default_gpu_ids=settings.gpu_ids)
 
 

@@ -51,6 +51,17 @@ def read_size(path: Path) -> ImageSize | None:
         return None
 
 
+def size_in(beginning: bytes) -> ImageSize | None:
+    """Return the upright size of an image by its first bytes, or None where they do not tell it; blocks."""
+    try:
+        with warnings.catch_warnings(), Image.open(BytesIO(beginning)) as image:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # PNG's own getexif decodes the image, of which more may be missing.
+            return _turned(image, Image.Image.getexif(image))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
 def check_image(data: bytes) -> ImageSize:
     """Prove that an image is whole and return its upright size; raises BadImage. Blocks.
 

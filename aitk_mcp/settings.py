@@ -36,6 +36,11 @@ class AitkSettings(ServerSettings):
         validation_alias=AliasChoices("AI_TOOLKIT_AUTH", "AITK_MCP_UI_TOKEN"),
         description="token that AI Toolkit's server was started with",
     )
+    ui_disk: Literal["auto", "shared", "remote"] = Field(
+        default="auto",
+        description="whether AI Toolkit's server and this one see the same folders under the same paths; `auto` tries"
+        " it, `remote` does everything through the API",
+    )
     aitk_dir: Path | None = Field(
         default=None,
         validation_alias=AliasChoices("AITK_DIR", "AITK_MCP_AITK_DIR"),

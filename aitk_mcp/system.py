@@ -1,14 +1,19 @@
-"""What the trainer's machine has to offer: processors, memory, disk and GPUs, by the standard library alone."""
+"""What the trainer's machine has to offer: processors, memory, disk and GPUs, seen here or told by AI Toolkit."""
 
 import os
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 from anyio import to_thread
+
+from aitk_mcp.documents import list_of, mapping_of
+from aitk_mcp.trainers.ui_http import UiHttp
 
 _GPU_FIELDS = (
     "index,name,driver_version,temperature.gpu,utilization.gpu,memory.total,memory.used,memory.free,"
@@ -69,6 +74,40 @@ async def read_stats(folders: Sequence[Path]) -> SystemStats:
     """Read the machine's state, with the disk of each folder."""
     gpus, problem = await _gpus()
     return await to_thread.run_sync(_stats, folders, gpus, problem)
+
+
+async def read_ui_stats(http: UiHttp) -> SystemStats:
+    """Ask AI Toolkit's server for the state of its machine; it tells nothing of its disks."""
+    cpu, gpu = mapping_of(await http.get("/api/cpu")), mapping_of(await http.get("/api/gpu"))
+    try:
+        return SystemStats(
+            hostname=urlsplit(http.url).hostname or http.url,
+            system=str(cpu["name"]),
+            cpu_count=int(cpu["cores"]),
+            load_1m=None,
+            memory=Memory(int(cpu["totalMemory"] * _MIB), int(cpu["availableMemory"] * _MIB)),
+            disks=(),
+            gpus=tuple(_ui_gpu(mapping_of(entry)) for entry in list_of(gpu["gpus"])),
+            gpu_problem=str(gpu["error"]) if gpu.get("error") else None,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise http.strange("/api/gpu", f"it describes no machine ({type(error).__name__}: {error})") from error
+
+
+def _ui_gpu(entry: Mapping[str, Any]) -> Gpu:
+    memory, power = mapping_of(entry.get("memory")), mapping_of(entry.get("power"))
+    return Gpu(
+        index=int(entry["index"]),
+        name=str(entry["name"]),
+        driver_version=entry.get("driverVersion"),
+        temperature_c=entry.get("temperature"),
+        utilization_percent=mapping_of(entry.get("utilization")).get("gpu"),
+        memory_total_bytes=_mib(memory.get("total")),
+        memory_used_bytes=_mib(memory.get("used")),
+        memory_free_bytes=_mib(memory.get("free")),
+        power_draw_w=power.get("draw"),
+        power_limit_w=power.get("limit"),
+    )
 
 
 async def _gpus() -> tuple[list[Gpu], str | None]:

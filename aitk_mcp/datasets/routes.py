@@ -1,6 +1,6 @@
 """The pictures of a dataset: whole by ranges, or small ones to look at."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from anyio import CapacityLimiter, to_thread
@@ -9,11 +9,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from aitk_mcp.datasets.datasets import Datasets
+from aitk_mcp.datasets.remote import RemoteDatasets
 from aitk_mcp.images import THUMBNAIL_SIDE, BadImage, thumbnail
 from mcp_toolserver.errors import InvalidArguments, NotFound
 from mcp_toolserver.files import ranged_file_response
 
 _DECODERS = 2
+_MOST_IMAGE_BYTES = 256 * 1024 * 1024
 
 
 def image_url(base_url: str, dataset_name: str, filename: str) -> str:
@@ -38,15 +40,9 @@ def dataset_routes(datasets: Datasets) -> list[Route]:
                 return Response(status_code=304, headers=headers)
             small = await to_thread.run_sync(lambda: thumbnail(path.read_bytes()), limiter=threads)
         except FileNotFoundError:
-            raise NotFound(
-                f"`{filename}` was deleted at this moment.", hint="get-dataset lists what is left."
-            ) from None
+            raise _deleted(filename) from None
         except BadImage as error:
-            raise InvalidArguments(
-                f"`{filename}` has no small picture: {error}.",
-                hint="check-dataset names every file that does not decode.",
-                details={"field": "thumb", "filename": filename},
-            ) from error
+            raise _no_thumbnail(filename, error) from error
         return Response(small, media_type="image/jpeg", headers=headers)
 
     return [Route("/datasets/{name}/{file:path}", picture, methods=["GET"])]
@@ -55,3 +51,36 @@ def dataset_routes(datasets: Datasets) -> list[Route]:
 def _tag(path: Path) -> str:
     state = path.stat()
     return f'"{state.st_ino:x}-{state.st_size:x}-{state.st_mtime_ns:x}-{THUMBNAIL_SIDE}"'
+
+
+def remote_dataset_routes(datasets: RemoteDatasets) -> list[Route]:
+    """Return the same routes over images on AI Toolkit's disk, which pass through."""
+
+    async def picture(request: Request) -> Response:
+        filename = request.path_params["file"]
+        path = await datasets.image_path(request.path_params["name"], filename)
+        try:
+            if request.query_params.get("thumb", "0") in ("", "0", "false"):
+                return await datasets.disk.answer(path, request, filename=PurePosixPath(filename).name)
+            # AI Toolkit sends the whole image where it has not made a small one yet.
+            image = await datasets.disk.read(path, most_bytes=_MOST_IMAGE_BYTES, small=True)
+            small = await to_thread.run_sync(thumbnail, image)
+        except FileNotFoundError:
+            raise _deleted(filename) from None
+        except BadImage as error:
+            raise _no_thumbnail(filename, error) from error
+        return Response(small, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+    return [Route("/datasets/{name}/{file:path}", picture, methods=["GET"])]
+
+
+def _deleted(filename: str) -> NotFound:
+    return NotFound(f"`{filename}` was deleted at this moment.", hint="get-dataset lists what is left.")
+
+
+def _no_thumbnail(filename: str, error: BadImage) -> InvalidArguments:
+    return InvalidArguments(
+        f"`{filename}` has no small picture: {error}.",
+        hint="check-dataset names every file that does not decode.",
+        details={"field": "thumb", "filename": filename},
+    )

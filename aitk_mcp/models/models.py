@@ -8,10 +8,10 @@
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -34,7 +34,8 @@ _REMEMBERED = 2000
 
 @dataclass(frozen=True)
 class Model:
-    """A LoRA file; `model_path` is relative to the outputs folder, with `/`; `modified` is a Unix time in seconds.
+    """A LoRA file; `model_path` is relative to the outputs folder, with `/`; `modified` is a Unix time in seconds, None
+    where AI Toolkit does not tell it.
 
     `problem` says why the file cannot be described, which is so for a moment while the trainer writes it. Of Wan 2.2
     each step makes two files, one for each `stage`: `partner` is the path of the other, where it is there. `sha256` is
@@ -47,7 +48,7 @@ class Model:
     kind: Kind
     step: int | None
     size_bytes: int
-    modified: float
+    modified: float | None
     description: LoraDescription | None
     problem: str | None
     stage: Stage | None = None
@@ -130,14 +131,7 @@ class Models:
             except FileNotFoundError:
                 # The trainer deletes its oldest checkpoint at this moment.
                 continue
-        modified = {model.model_path: model.modified for model in models}
-
-        def age(model: Model) -> tuple[float, int, str, bool]:
-            newer = max(model.modified, modified.get(model.partner or "", 0.0))
-            pair = model.model_path if model.stage is None else model.model_path.replace(f"_{model.stage}", "")
-            return newer, model.step or 0, pair, model.stage == "high_noise"
-
-        return sorted(models, key=age, reverse=True)
+        return newest_first(models)
 
     def _files(self) -> Iterator[Path]:
         if not self.outputs.is_dir():
@@ -151,8 +145,9 @@ class Models:
         stamp = Stamp.of(path)
         described = self._describe(path, stamp)
         description = described if isinstance(described, LoraDescription) else None
-        kind, job, step = self._place(path)
-        stage, partner = _stage_of(path)
+        kind, job, step = place_in(self.outputs, path)
+        stage, partner = stage_of(path)
+        has_partner = partner is not None and partner.is_file()
         return Model(
             model_path=path.relative_to(self.outputs).as_posix(),
             path=path,
@@ -164,20 +159,9 @@ class Models:
             description=description,
             problem=described if isinstance(described, str) else None,
             stage=stage,
-            partner=partner.relative_to(self.outputs).as_posix() if partner is not None else None,
+            partner=partner.relative_to(self.outputs).as_posix() if partner is not None and has_partner else None,
             sha256=self._digests.get(path, stamp),
         )
-
-    def _place(self, path: Path) -> tuple[Kind, str | None, int | None]:
-        if path.parent == self.outputs:
-            return "other", None, None
-        if path.parent.name == EXPORTS:
-            return "exported", None, None
-        job = path.parent.name
-        found = _CHECKPOINT.fullmatch(path.name)
-        if found is None or found["job"] != job:
-            return "other", job, None
-        return ("checkpoint", job, int(found["step"])) if found["step"] else ("final", job, None)
 
     def _describe(self, path: Path, stamp: Stamp) -> LoraDescription | str:
         key = (path, stamp)
@@ -192,24 +176,8 @@ class Models:
         return self._described[key]
 
     def _find(self, model_path: str) -> Model:
-        wanted = safe_relative(self._relative(model_path), field="model_path").as_posix()
         known = {path.relative_to(self.outputs).as_posix(): path for path in self._files()}
-        by_job = f"{wanted}/{wanted}.safetensors"
-        by_name = {path.name: path for path in known.values()}
-        path = known.get(wanted) or known.get(f"{wanted}.safetensors") or known.get(by_job)
-        path = path or by_name.get(wanted) or by_name.get(f"{wanted}.safetensors")
-        if path is not None:
-            return self._model(path)
-        matches = closest(wanted, known)
-        raise NotFound(
-            f"There is no model `{model_path}` in the outputs folder.",
-            hint=f"Did you mean `{matches[0]}`?" if matches else "list-exported-models shows what is there.",
-            details={"field": "model_path", "value": model_path, "closest_matches": matches},
-        )
-
-    def _relative(self, model_path: str) -> str:
-        path = Path(model_path)
-        return path.relative_to(self.outputs).as_posix() if path.is_relative_to(self.outputs) else model_path
+        return self._model(known[meant(model_path, self.outputs, known)])
 
     def _export(self, source: Model, name: str, *, overwrite: bool) -> None:
         if source.problem is not None:
@@ -236,14 +204,62 @@ class Models:
             work.unlink(missing_ok=True)
 
 
-def _stage_of(path: Path) -> tuple[Stage | None, Path | None]:
+def newest_first(models: Sequence[Model]) -> list[Model]:
+    """Return models, the newest first; the two of a pair stand together, and what has no time last."""
+    modified = {model.model_path: model.modified or 0.0 for model in models}
+
+    def age(model: Model) -> tuple[float, int, str, bool]:
+        newer = max(modified[model.model_path], modified.get(model.partner or "", 0.0))
+        pair = model.model_path if model.stage is None else model.model_path.replace(f"_{model.stage}", "")
+        return newer, model.step or 0, pair, model.stage == "high_noise"
+
+    return sorted(models, key=age, reverse=True)
+
+
+def place_in(outputs: Path, path: Path) -> tuple[Kind, str | None, int | None]:
+    """Return what a file in the outputs folder is by its place and name: its kind, its job, and its step."""
+    if path.parent == outputs:
+        return "other", None, None
+    if path.parent.name == EXPORTS:
+        return "exported", None, None
+    job = path.parent.name
+    found = _CHECKPOINT.fullmatch(path.name)
+    if found is None or found["job"] != job:
+        return "other", job, None
+    return ("checkpoint", job, int(found["step"])) if found["step"] else ("final", job, None)
+
+
+def stage_of(path: Path) -> tuple[Stage | None, Path | None]:
+    """Return for which of the two models of Wan 2.2 a file is, and where the other would lie."""
     stages: tuple[Stage, Stage] = ("high_noise", "low_noise")
     for stage, other in (stages, stages[::-1]):
         stem = path.stem.removesuffix(f"_{stage}")
         if stem != path.stem:
-            partner = path.with_name(f"{stem}_{other}{path.suffix}")
-            return stage, partner if partner.is_file() else None
+            return stage, path.with_name(f"{stem}_{other}{path.suffix}")
     return None, None
+
+
+def meant(model_path: str, outputs: Path, known: Collection[str]) -> str:
+    """Return which of the known paths is meant: with or without `.safetensors`, or by the name of its job.
+
+    Raises NotFound with the closest paths, and InvalidArguments for a path that leads elsewhere.
+    """
+    path = Path(model_path)
+    relative = path.relative_to(outputs).as_posix() if path.is_relative_to(outputs) else model_path
+    wanted = safe_relative(relative, field="model_path").as_posix()
+    by_name = {PurePosixPath(each).name: each for each in known}
+    for candidate in (wanted, f"{wanted}.safetensors", f"{wanted}/{wanted}.safetensors"):
+        if candidate in known:
+            return candidate
+    found = by_name.get(wanted) or by_name.get(f"{wanted}.safetensors")
+    if found is not None:
+        return found
+    matches = closest(wanted, known)
+    raise NotFound(
+        f"There is no model `{model_path}` in the outputs folder.",
+        hint=f"Did you mean `{matches[0]}`?" if matches else "list-exported-models shows what is there.",
+        details={"field": "model_path", "value": model_path, "closest_matches": matches},
+    )
 
 
 def _kept_config(path: Path) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from pydantic import Field
 from aitk_mcp.configs.configs import Configs
 from aitk_mcp.configs.files import StoredConfig
 from aitk_mcp.documents import dataset_path
-from aitk_mcp.models.models import Models
+from aitk_mcp.models.port import ModelHome
 from aitk_mcp.tools.models import ModelSummary, summary_of
 from aitk_mcp.tools.training import TrainingJob, describe
 from aitk_mcp.training.jobs import TrainingJobs
@@ -41,7 +41,7 @@ class TrainingInfo(Result):
     models: list[ModelSummary] = Field(description="The LoRAs that it has saved, newest first.")
 
 
-def about_training_tools(configs: Configs, jobs: TrainingJobs, models: Models) -> list[AnyTool]:
+def about_training_tools(configs: Configs, jobs: TrainingJobs, models: ModelHome) -> list[AnyTool]:
     """Return the tool over these."""
 
     async def info(args: GetTrainingInfo, call: Call) -> TrainingInfo:

@@ -10,7 +10,8 @@ import pybase64
 from anyio import to_thread
 from pydantic import AliasChoices, Field
 
-from aitk_mcp.models.models import Kind, Model, Models, Stage
+from aitk_mcp.models.models import Kind, Model, Stage
+from aitk_mcp.models.port import ModelHome
 from aitk_mcp.recipes.names import check_job_name
 from aitk_mcp.training.jobs import TrainingJobs
 from lora_files.describe import LoraNetwork
@@ -50,7 +51,7 @@ class ModelSummary(Result):
     stage: Stage | None = Field(description="Which of the two models of Wan 2.2 it is for; null for any other.")
     partner: str | None = Field(description="The LoRA for the other stage: the two are used together.")
     size_bytes: int = Field(description="Size of the file.")
-    modified: datetime = Field(description="When it was written.")
+    modified: datetime | None = Field(description="When it was written; null where AI Toolkit does not tell it.")
     architecture: str | None = Field(description="Kind of model it fits.")
     rank: int | None = Field(description="Rank of most layers.")
     trigger_words: list[str] = Field(description="Words that call its subject in a prompt.")
@@ -76,7 +77,7 @@ class GetModelInfo(Arguments):
 class ModelDetails(ModelSummary):
     """A LoRA in full."""
 
-    path: str = Field(description="Absolute path on the trainer's machine.")
+    path: str = Field(description="Absolute path on the trainer's machine; of an export, on the machine that keeps it.")
     base_model: str | None = Field(description="The model it was trained on, as precisely as known.")
     network: LoraNetwork | None = Field(description="Kind, rank, alpha, data type and extent.")
     key_format: str | None = Field(description="Naming of its layers.")
@@ -138,7 +139,7 @@ class ModelDownload(Result):
     model_path: str = Field(description="Path within the outputs folder.")
     filename: str = Field(description="Its file name.")
     size: int = Field(description="Size in bytes.")
-    path: str = Field(description="Absolute path on the trainer's machine.")
+    path: str = Field(description="Absolute path on the trainer's machine; of an export, on the machine that keeps it.")
     sha256: str = Field(description="Digest of the file in hex.")
     format: Literal["base64", "url"] = Field(description="Which of the two follows.")
     content: str | None = Field(description="The file as base64.")
@@ -166,7 +167,7 @@ class ModelDeleted(ModelSummary):
     left_of_job: list[str] = Field(description="The files of the same job that are still there.")
 
 
-def model_tools(models: Models, jobs: TrainingJobs, *, max_base64_bytes: int = MAX_BASE64_BYTES) -> list[AnyTool]:
+def model_tools(models: ModelHome, jobs: TrainingJobs, *, max_base64_bytes: int = MAX_BASE64_BYTES) -> list[AnyTool]:
     """Return the tools over these models; an export is asked for by the id of a job."""
 
     async def list_models(args: ListExportedModels, call: Call) -> ModelList:
@@ -302,7 +303,7 @@ def summary_of(model: Model, call: Call) -> ModelSummary:
         stage=model.stage,
         partner=model.partner,
         size_bytes=model.size_bytes,
-        modified=datetime.fromtimestamp(model.modified, UTC),
+        modified=datetime.fromtimestamp(model.modified, UTC) if model.modified is not None else None,
         architecture=found.architecture if found else None,
         rank=found.network.rank if found else None,
         trigger_words=found.trigger_words if found else [],

@@ -1,7 +1,6 @@
 """The tools for the pictures that a training draws of its test prompts: list them, and have them drawn now."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import ClassVar
 from urllib.parse import quote
 
@@ -11,6 +10,7 @@ from pydantic import Field
 from aitk_mcp.images import BadImage, is_image, thumbnail
 from aitk_mcp.trainers.port import JobStatus, Sample, TrainerJob
 from aitk_mcp.training.jobs import TrainingJobs
+from mcp_toolserver.errors import NotFound
 from mcp_toolserver.tools import MOST_PICTURE_BYTES, AnyTool, Arguments, Call, Effect, Picture, Result, Tool
 
 _JOB_ID = "id of the job, from start-training or list-training-jobs"
@@ -75,7 +75,7 @@ def sample_tools(jobs: TrainingJobs) -> list[AnyTool]:
     async def list_(args: ListSamples, call: Call) -> SampleList:
         job, found = await jobs.samples(args.job_id)
         newest = sorted(found, key=lambda sample: (-sample.step, sample.prompt_index, sample.path.name))
-        await _show(newest[: args.show], job, call)
+        await _show(newest[: args.show], job, jobs, call)
         return SampleList(
             job_id=args.job_id,
             samples=[_described(sample, job, call) for sample in newest[: args.limit]],
@@ -86,7 +86,7 @@ def sample_tools(jobs: TrainingJobs) -> list[AnyTool]:
     async def sample_now(args: SampleNow, call: Call) -> DrawnSamples:
         report, drawn = await jobs.sample_now(args.job_id, wait_s=args.wait_s)
         job, _ = await jobs.samples(args.job_id)
-        await _show(drawn[: args.show], job, call)
+        await _show(drawn[: args.show], job, jobs, call)
         return DrawnSamples(
             job_id=args.job_id,
             samples=[_described(sample, job, call) for sample in drawn],
@@ -127,23 +127,24 @@ def _note(job: TrainerJob, found: Sequence[Sample]) -> str | None:
     return "None are drawn yet; sample-now draws them after the next step." if job.status == "running" else None
 
 
-async def _show(samples: Iterable[Sample], job: TrainerJob, call: Call) -> None:
+async def _show(samples: Iterable[Sample], job: TrainerJob, jobs: TrainingJobs, call: Call) -> None:
     if call.pictures is None:
         return
     left_bytes = MOST_PICTURE_BYTES
     for sample in samples:
-        small = await to_thread.run_sync(_small, sample.path)
+        small = await _small(sample, jobs)
         left_bytes -= len(small or b"")
         if small is not None and left_bytes >= 0:
             caption = f"Step {sample.step}, prompt {sample.prompt_index}: {_prompt(sample, job) or sample.path.name}"
             call.pictures.append(Picture(small, "image/jpeg", caption))
 
 
-def _small(path: Path) -> bytes | None:
+async def _small(sample: Sample, jobs: TrainingJobs) -> bytes | None:
     """Return a small picture of a sample, or None for a video and for what the trainer deletes at this moment."""
-    if not is_image(path.name):
+    if not is_image(sample.path.name):
         return None
     try:
-        return thumbnail(path.read_bytes())
-    except (OSError, BadImage):
+        path = await jobs.picture_file(sample)
+        return await to_thread.run_sync(lambda: thumbnail(path.read_bytes()))
+    except (NotFound, OSError, BadImage):
         return None

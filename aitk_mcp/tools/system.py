@@ -1,11 +1,11 @@
 """The tool that shows the trainer's machine."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import Field
 
-from aitk_mcp.system import read_stats
+from aitk_mcp.system import SystemStats, read_stats
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
 
 
@@ -53,16 +53,20 @@ class MachineStats(Result):
     cpu_count: int = Field(description="Number of processors.")
     load_1m: float | None = Field(description="Processes that wanted a processor, over the last minute.")
     memory: MemoryStats | None = Field(description="Main memory; null where it is not known.")
-    disks: list[DiskStats] = Field(description="The disks that matter here.")
+    disks: list[DiskStats] = Field(
+        description="The disks that matter here; none where AI Toolkit's are another machine's."
+    )
     gpus: list[GpuStats] = Field(description="The GPUs.")
     gpu_problem: str | None = Field(description="Why no GPU is shown; null where there are some.")
 
 
-def system_tools(engine: str, folders: Mapping[str, Path]) -> list[AnyTool]:
-    """Return the tool; `folders` are those whose disks matter, by what they hold."""
+def system_tools(
+    engine: str, folders: Mapping[str, Path], read: Callable[[Sequence[Path]], Awaitable[SystemStats]] = read_stats
+) -> list[AnyTool]:
+    """Return the tool; `folders` are those whose disks matter, by what they hold, and `read` asks their machine."""
 
     async def stats(args: GetSystemStats, call: Call) -> MachineStats:
-        found = await read_stats(list(folders.values()))
+        found = await read(list(folders.values()))
         by_path = {disk.path: disk for disk in found.disks}
         return MachineStats(
             engine=engine,
@@ -81,6 +85,7 @@ def system_tools(engine: str, folders: Mapping[str, Path]) -> list[AnyTool]:
                     free_bytes=by_path[path].free_bytes,
                 )
                 for used_for, path in folders.items()
+                if path in by_path
             ],
             gpus=[GpuStats(**vars(gpu)) for gpu in found.gpus],
             gpu_problem=found.gpu_problem,

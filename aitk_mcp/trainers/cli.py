@@ -118,6 +118,10 @@ class CliTrainer:
         """Return the pictures, oldest first."""
         return await to_thread.run_sync(lambda: read_samples(self._folders.find(job_id).output_folder))
 
+    async def picture_file(self, sample: Sample) -> Path:
+        """Return the file of a picture."""
+        return sample.path
+
     async def tend(self) -> None:
         """Start what can be started, and end what was asked to end and did not."""
         await to_thread.run_sync(self._tend)

@@ -148,6 +148,10 @@ class Trainer(Protocol):
         """Return the pictures, oldest first."""
         ...
 
+    async def picture_file(self, sample: Sample) -> Path:
+        """Return a file of this machine with a picture; raise FileNotFoundError where it is gone."""
+        ...
+
     async def tend(self) -> None:
         """Do what is due: start what can be started, and end what was asked to end and did not."""
         ...

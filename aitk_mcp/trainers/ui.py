@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import anyio
 from anyio import to_thread
@@ -18,6 +19,7 @@ from anyio import to_thread
 from aitk_mcp.documents import TrainingDocument
 from aitk_mcp.loss_log import LossPoint
 from aitk_mcp.trainers.port import ENDED, Checkpoint, JobLog, JobStatus, Order, Sample, TrainerJob
+from aitk_mcp.trainers.ui_disk import UiDisk
 from aitk_mcp.trainers.ui_files import UiFiles
 from aitk_mcp.trainers.ui_http import UiHttp
 from aitk_mcp.trainers.ui_jobs import UiJobs, place_of
@@ -25,6 +27,7 @@ from aitk_mcp.trainers.ui_notes import Note, Notes, StopWish, lost, ordered, res
 from aitk_mcp.trainers.ui_rows import Row
 from aitk_mcp.trainers.ui_sight import Sight
 from mcp_toolserver.errors import BackendUnavailable, Conflict, InvalidArguments
+from mcp_toolserver.files import make_folder
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +53,19 @@ class _KnownLog:
 class UiTrainer:
     """Run jobs on one AI Toolkit server."""
 
-    def __init__(self, http: UiHttp, notes_folder: Path, *, default_gpu_ids: str = "0") -> None:
-        """Take where to keep what the server has no column for."""
+    def __init__(
+        self, http: UiHttp, notes_folder: Path, *, default_gpu_ids: str = "0", copies: Path | None = None
+    ) -> None:
+        """Take where to keep what the server has no column for.
+
+        `copies` is where to put what lies on the server's disk and is wanted here; None where that disk is this one.
+        """
         self._http = http
         self._jobs = UiJobs(http)
         self._files = UiFiles(http)
         self._notes = Notes(notes_folder)
-        self._sight = Sight(http)
+        self._sight = Sight(http, is_here=copies is None)
+        self._copies = copies
         self._default_gpu_ids = default_gpu_ids
         self._logs: dict[str, _KnownLog] = {}
         self._changing = anyio.Lock()
@@ -211,6 +220,19 @@ class UiTrainer:
     async def samples(self, job_id: str) -> list[Sample]:
         """Return the pictures, oldest first."""
         return await self._files.samples((await self._jobs.find(job_id)).job_id)
+
+    async def picture_file(self, sample: Sample) -> Path:
+        """Return a file of this machine with a sample picture, a copy where the server's disk is another machine's."""
+        if self._copies is None:
+            return sample.path
+        # A name holds the millisecond, so that no other picture ever bears it.
+        target = self._copies / sample.path.name
+        if not await to_thread.run_sync(target.is_file):
+            await to_thread.run_sync(make_folder, self._copies)
+            work = target.with_name(f".{uuid4().hex}.part")
+            await UiDisk(self._http).copy(str(sample.path), work)
+            await to_thread.run_sync(work.replace, target)
+        return target
 
     async def tend(self) -> None:
         """Stop what was to be saved first and now is, and repair rows whose process is gone."""

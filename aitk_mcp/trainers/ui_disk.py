@@ -7,6 +7,8 @@ other than `/api/files/`, tells by an ETag which state of the file it is: inode,
 import re
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, cast
@@ -15,9 +17,13 @@ from urllib.parse import quote
 import anyio
 import httpx
 from anyio import CancelScope
+from starlette.requests import Request
+from starlette.responses import Response
 
 from aitk_mcp.trainers.ui_http import UiHttp, UiRefused
 from mcp_toolserver.errors import BackendRejected, Conflict, Forbidden
+from mcp_toolserver.files import ranged_response
+from mcp_toolserver.ranges import Validators
 
 BATCH_BYTES = 1024 * 1024
 # AI Toolkit writes every file of a request before it answers.
@@ -82,6 +88,21 @@ class UiDisk:
             raise _missing(error, path) from error
         if position != end:
             raise self._http.strange(_address(path), f"{position - start} bytes came, not {end - start}")
+
+    async def answer(self, path: str, request: Request, *, filename: str, sha256: str | None = None) -> Response:
+        """Answer GET or HEAD for a file, with ranges, without keeping any of it on this machine."""
+        state = await self.state(path)
+        if state.tag is None or state.modified is None:
+            raise self._http.strange(_address(path), "it does not say which state of the file it sends")
+        changed = format_datetime(datetime.fromtimestamp(int(state.modified), UTC), usegmt=True)
+        return ranged_response(
+            request,
+            lambda start, end: self.batches(path, start, end, state.tag),
+            state.size_bytes,
+            Validators(state.tag, changed),
+            filename=filename,
+            sha256=sha256,
+        )
 
     async def read(self, path: str, *, most_bytes: int, small: bool = False) -> bytes:
         """Return a whole file; with `small` the small picture of an image, where AI Toolkit has made one."""

@@ -57,16 +57,22 @@ class UiFiles:
         rates = {step: rate for step, (rate, _) in (await self._points(job_id, RATE_KEY)).items()}
         return [LossPoint(step, value, rates.get(step), time) for step, (value, time) in sorted(losses.items())]
 
+    async def saved(self, job_id: str) -> list[tuple[str, int]]:
+        """Return path and size in bytes of every file that a job has saved."""
+        path = f"/api/jobs/{job_id}/files"
+        try:
+            return [(str(entry["path"]), int(entry["size"])) for entry in await self._list(path, "files")]
+        except (KeyError, TypeError, ValueError):
+            raise self._http.strange(path, "it lists a file without its path and size") from None
+
     async def checkpoints(self, row: Row) -> list[Checkpoint]:
         """Return the saved LoRAs, oldest step first."""
         pattern = re.compile(re.escape(row.name) + r"(?:_(?P<step>\d{9}))?(?:_(?:high|low)_noise)?\.safetensors")
         found: list[Checkpoint] = []
-        for entry in await self._list(f"/api/jobs/{row.job_id}/files", "files"):
-            path = str(entry.get("path"))
+        for path, size_bytes in await self.saved(row.job_id):
             match = pattern.fullmatch(PurePosixPath(path).name)
             if match is None:
                 continue
-            size_bytes = int(entry.get("size", 0))
             step = int(match["step"]) if match["step"] else await self._final_step(row, path, size_bytes)
             found.append(Checkpoint(Path(path), step, size_bytes, final=match["step"] is None))
         return sorted(

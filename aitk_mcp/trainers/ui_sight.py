@@ -29,15 +29,21 @@ class Seen:
 class Sight:
     """Look at the jobs of one server."""
 
-    def __init__(self, http: UiHttp) -> None:
+    def __init__(self, http: UiHttp, *, is_here: bool) -> None:
+        """Take whether the server's disk is this machine's."""
         self._http = http
+        self._is_here = is_here
         self._training_folder: str | None = None
 
     async def of(self, row: Row) -> Seen:
         """Look at a job's folder."""
         if self._training_folder is None:
             self._training_folder = (await self._http.folders()).training
-        return await to_thread.run_sync(_look, Path(self._training_folder) / row.name)
+        folder = Path(self._training_folder) / row.name
+        if not self._is_here:
+            # A folder of that path, if there is one on this machine, is another job's.
+            return Seen(folder, None, None)
+        return await to_thread.run_sync(_look, folder)
 
     async def is_trained(self, row: Row) -> bool | None:
         """Tell whether a process works on a job; None where processes cannot be seen."""

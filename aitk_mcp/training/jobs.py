@@ -238,14 +238,23 @@ class TrainingJobs:
 
     async def sample_file(self, job_id: str, filename: str) -> Path:
         """Return the file of a sample picture by its name; raises NotFound."""
-        files = {sample.path.name: sample.path for sample in await self._trainer.samples(job_id)}
-        if filename not in files:
+        samples = {sample.path.name: sample for sample in await self._trainer.samples(job_id)}
+        if filename not in samples:
             raise NotFound(
                 f"Job `{job_id}` has no sample `{filename}`.",
                 hint="list-samples names them.",
-                details={"job_id": job_id, "closest_matches": closest(filename, files)},
+                details={"job_id": job_id, "closest_matches": closest(filename, samples)},
             )
-        return files[filename]
+        return await self.picture_file(samples[filename])
+
+    async def picture_file(self, sample: Sample) -> Path:
+        """Return a file of this machine with a sample picture; raises NotFound where the trainer deleted it."""
+        try:
+            return await self._trainer.picture_file(sample)
+        except FileNotFoundError:
+            raise NotFound(
+                f"Sample `{sample.path.name}` is gone.", hint="list-samples names those there are."
+            ) from None
 
     async def _watch(self) -> None:
         while True:

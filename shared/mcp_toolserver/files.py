@@ -3,7 +3,7 @@
 import hashlib
 import os
 import unicodedata
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import partial
@@ -13,13 +13,13 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import pybase64
-from anyio import to_thread
+from anyio import CancelScope, to_thread
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from mcp_toolserver.errors import Conflict, InvalidArguments
-from mcp_toolserver.ranges import Validators, answer_for
+from mcp_toolserver.ranges import Answer, Validators, answer_for
 from mcp_toolserver.tools import Report, unheard
 
 BATCH_BYTES = 2 * 1024 * 1024
@@ -200,23 +200,50 @@ async def ranged_file_response(
         last_modified=format_datetime(datetime.fromtimestamp(int(state.st_mtime), UTC), usegmt=True),
     )
     answer = answer_for(request.method, request.headers, state.st_size, validators)
+    headers = _headers(answer, state.st_size, validators, filename or path.name, sha256)
+    if request.method == "HEAD" or answer.status not in (200, 206):
+        file.close()
+        return Response(status_code=answer.status, headers=headers, media_type="application/octet-stream")
+    return _FileSpan(file, answer.start, answer.end, status_code=answer.status, headers=headers)
+
+
+def ranged_response(
+    request: Request,
+    batches: Callable[[int, int], AsyncGenerator[bytes]],
+    size_bytes: int,
+    validators: Validators,
+    *,
+    filename: str,
+    sha256: str | None = None,
+) -> Response:
+    """Answer GET or HEAD for what comes from elsewhere, as `ranged_file_response` does for a file.
+
+    `batches` yields the bytes from a start to an end, the latter not included, and breaks off where they change.
+    """
+    answer = answer_for(request.method, request.headers, size_bytes, validators)
+    headers = _headers(answer, size_bytes, validators, filename, sha256)
+    if request.method == "HEAD" or answer.status not in (200, 206):
+        return Response(status_code=answer.status, headers=headers, media_type="application/octet-stream")
+    return _Span(batches(answer.start, answer.end), status_code=answer.status, headers=headers)
+
+
+def _headers(
+    answer: Answer, size_bytes: int, validators: Validators, filename: str, sha256: str | None
+) -> dict[str, str]:
     headers = {
         "Accept-Ranges": "bytes",
         "ETag": validators.etag,
         "Last-Modified": validators.last_modified,
-        "Content-Disposition": _disposition(filename or path.name),
+        "Content-Disposition": _disposition(filename),
     }
     if sha256 is not None:
         headers["Repr-Digest"] = f"sha-256=:{pybase64.b64encode(bytes.fromhex(sha256)).decode()}:"
     if answer.status in (206, 416):
         span = f"{answer.start}-{answer.end - 1}" if answer.status == 206 else "*"
-        headers["Content-Range"] = f"bytes {span}/{state.st_size}"
+        headers["Content-Range"] = f"bytes {span}/{size_bytes}"
     if answer.status in (200, 206):
         headers["Content-Length"] = str(answer.end - answer.start)
-    if request.method == "HEAD" or answer.status not in (200, 206):
-        file.close()
-        return Response(status_code=answer.status, headers=headers, media_type="application/octet-stream")
-    return _FileSpan(file, answer.start, answer.end, status_code=answer.status, headers=headers)
+    return headers
 
 
 def _disposition(filename: str) -> str:
@@ -250,3 +277,18 @@ class _FileSpan(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._file.close()
+
+
+class _Span(StreamingResponse):
+    """Stream batches, and let go of where they come from also when the caller goes away."""
+
+    def __init__(self, batches: AsyncGenerator[bytes], *, status_code: int, headers: Mapping[str, str]) -> None:
+        super().__init__(batches, status_code=status_code, headers=headers, media_type="application/octet-stream")
+        self._batches = batches
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            with CancelScope(shield=True):
+                await self._batches.aclose()

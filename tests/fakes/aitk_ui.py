@@ -24,6 +24,7 @@ from tests.fakes.aitk_ui_datasets import DatasetRoutes
 from tests.fakes.aitk_ui_files import file_routes
 from tests.fakes.aitk_ui_jobs import Job, Tables
 from tests.fakes.aitk_ui_worker import Worker
+from tests.fakes.other_machine import OtherMachine
 
 _SETTINGS = ("HF_TOKEN", "TRAINING_FOLDER", "DATASETS_FOLDER", "MODELS_PATH")
 _OPEN_PATHS = ("/api/files/", "/api/img/")
@@ -33,9 +34,15 @@ _PAGE = "<!DOCTYPE html><html><body>404: This page could not be found.</body></h
 class FakeAitkUi:
     """One server, with everything below `root`."""
 
-    def __init__(self, root: Path, *, token: str | None = None, command: list[str] | None = None) -> None:
-        """Take the token that AI_TOOLKIT_AUTH would hold, and what to start in place of the embedded trainer."""
+    def __init__(
+        self, root: Path, *, token: str | None = None, command: list[str] | None = None, machine: str | None = None
+    ) -> None:
+        """Take the token that AI_TOOLKIT_AUTH would hold, and what to start in place of the embedded trainer.
+
+        With `machine`, it tells and hears that path for `root`, as a server does whose disk is another machine's.
+        """
         self.root = root
+        self._machine = machine
         self.settings = {
             "TRAINING_FOLDER": str(root / "output"),
             "DATASETS_FOLDER": str(root / "datasets"),
@@ -50,7 +57,8 @@ class FakeAitkUi:
     @contextmanager
     def serving(self, port: int = 0) -> Generator[str]:
         """Serve until the block ends; yields the address."""
-        with served(self.app(), port) as self.url:
+        app = self.app()
+        with served(OtherMachine(app, self._machine, str(self.root)) if self._machine else app, port) as self.url:
             try:
                 yield self.url
             finally:

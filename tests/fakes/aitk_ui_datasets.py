@@ -63,20 +63,20 @@ class DatasetRoutes:
         return JSONResponse({"success": True, "name": folder})
 
     async def _upload(self, request: Request) -> Response:
-        form = await request.form()
-        files = [file for file in form.getlist("files") if isinstance(file, UploadFile)]
-        name = form.get("datasetName")
-        if not files:
-            return JSONResponse({"error": "No files provided"}, 400)
-        if not isinstance(name, str):
-            return JSONResponse({"error": "Error uploading files"}, 500)
-        # Taken as it comes, out of the root too.
-        folder = self._root / name
-        folder.mkdir(parents=True, exist_ok=True)
-        names: list[str] = []
-        for file in files:
-            names.append(re.sub(r"[^a-zA-Z0-9.-]", "_", str(file.filename)))
-            (folder / names[-1]).write_bytes(await file.read())
+        async with request.form() as form:
+            files = [file for file in form.getlist("files") if isinstance(file, UploadFile)]
+            name = form.get("datasetName")
+            if not files:
+                return JSONResponse({"error": "No files provided"}, 400)
+            if not isinstance(name, str):
+                return JSONResponse({"error": "Error uploading files"}, 500)
+            # Taken as it comes, out of the root too.
+            folder = self._root / name
+            folder.mkdir(parents=True, exist_ok=True)
+            names: list[str] = []
+            for file in files:
+                names.append(re.sub(r"[^a-zA-Z0-9.-]", "_", str(file.filename)))
+                (folder / names[-1]).write_bytes(await file.read())
         return JSONResponse({"message": "Files uploaded successfully", "files": names})
 
     async def _images(self, request: Request) -> Response:
@@ -128,14 +128,14 @@ class DatasetRoutes:
         return JSONResponse({"success": True})
 
     async def _upload_control(self, request: Request) -> Response:
-        form = await request.form()
         self._data_folder.mkdir(parents=True, exist_ok=True)
         paths: list[str] = []
-        for file in form.getlist("files"):
-            if isinstance(file, UploadFile):
-                path = self._data_folder / f"{uuid4()}{Path(str(file.filename)).suffix}"
-                path.write_bytes(await file.read())
-                paths.append(str(path))
+        async with request.form() as form:
+            for file in form.getlist("files"):
+                if isinstance(file, UploadFile):
+                    path = self._data_folder / f"{uuid4()}{Path(str(file.filename)).suffix}"
+                    path.write_bytes(await file.read())
+                    paths.append(str(path))
         return JSONResponse({"message": "Files uploaded successfully", "files": paths})
 
     async def _zip(self, request: Request) -> Response:

@@ -1,5 +1,7 @@
 """An aitk_mcp before AI Toolkit's own server: one that answers, one that starts later, one that is elsewhere."""
 
+import base64
+import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +20,10 @@ Serve = Callable[[ASGIApp], str]
 PATIENCE_S = 30
 
 
-def server_before(url: str, folder: Path) -> ASGIApp:
+def server_before(url: str, folder: Path, **given: Any) -> ASGIApp:
     """Return an aitk_mcp that is told where AI Toolkit's server is."""
-    return create_app(AitkSettings.model_validate({"data_dir": folder / "aitk", "port": 0, "AITK_UI_URL": url}))
+    told = {"data_dir": folder / "aitk", "port": 0, "AITK_UI_URL": url, **given}
+    return create_app(AitkSettings.model_validate(told))
 
 
 async def send(url: str, tool: str, **arguments: Any) -> dict[str, Any]:
@@ -89,13 +92,95 @@ async def test_a_server_that_is_told_and_away_is_unavailable_until_it_comes(serv
     assert answer["result"]["jobs"] == []
 
 
-async def test_folders_of_another_machine_are_refused_by_name(serve: Serve, tmp_path: Path) -> None:
-    fake = FakeAitkUi(tmp_path / "toolkit")
-    fake.makes_folders = False
+async def test_everything_goes_through_the_api_of_another_machine(serve: Serve, tmp_path: Path) -> None:
+    fake = FakeAitkUi(tmp_path / "toolkit", machine="/far/away")
+    fake.settings["HF_TOKEN"] = "hf_secret"
     with fake.serving() as ui_url:
-        answer = await send(serve(server_before(ui_url, tmp_path)), "list-datasets")
+        url = serve(server_before(ui_url, tmp_path))
+        images = [image(name, "a cat") for name in ("狗.png", "猫.png", "a.png")]
+        dataset = await call(url, "upload-dataset", dataset_name="Cats!", images=images)
+        assert (dataset["path"], dataset["size_file"]) == ("/far/away/datasets/cats_", None)
+        assert "another machine" in dataset["notes"][0]
+        assert (await call(url, "check-dataset", dataset_name="cats_"))["readable"] == 3
+        config = await call(
+            url,
+            "create-training-config",
+            name="cat",
+            model_name="black-forest-labs/FLUX.1-schnell",
+            dataset_path="cats_",
+            steps=8,
+            test_prompts=["a cat"],
+        )
+        process = config["config"]["config"]["process"][0]
+        assert process["datasets"][0]["folder_path"] == "/far/away/datasets/cats_"
+        assert process["training_folder"] == "/far/away/output"
+        job_id = (await call(url, "start-training", config_name="cat"))["job_id"]
+        refused = await send(url, "delete-dataset", dataset_name="cats_")
+        assert refused["error"]["code"] == "conflict"
+        done = await call(url, "wait-training", job_id=job_id, wait_s=80)
+        assert (done["status"], done["model_path"]) == ("completed", "cat/cat.safetensors")
+        await downloads(url, tmp_path / "toolkit" / "output" / "cat", job_id)
+        stats = await call(url, "get-system-stats")
+        assert (stats["hostname"], stats["system"], stats["disks"]) == ("127.0.0.1", "Stand-in", [])
+        assert (await call(url, "delete-dataset", dataset_name="cats_"))["images"] == 3
+        deleted = await call(url, "delete-training-job", job_id=job_id, delete_models=True)
+        assert deleted["deleted_models"] == ["cat/cat.safetensors"]
+        kept = (await call(url, "list-exported-models"))["models"]
+        assert [model["model_path"] for model in kept] == ["_exported/kept.safetensors"]
+        everything = [await call(url, tool) for tool in ("list-datasets", "list-training-jobs", "list-configs")]
+        assert "hf_secret" not in str(everything)
+    assert not Path("/far").exists()
+
+
+async def downloads(url: str, output: Path, job_id: str) -> None:
+    """Ask for everything that a training left, and compare it with what lies on AI Toolkit's disk."""
+    content = (output / "cat.safetensors").read_bytes()
+    listed = (await call(url, "list-exported-models"))["models"]
+    assert [(model["model_path"], model["size_bytes"]) for model in listed] == [("cat/cat.safetensors", len(content))]
+    assert listed[0]["modified"] is not None
+    about = await call(url, "get-model-info", model_path="cat")
+    assert about["sha256"] == hashlib.sha256(content).hexdigest()
+    assert (about["rank"], about["training_config"]["config"]["name"]) == (listed[0]["rank"], "cat")
+    loaded = await call(url, "download-model", model_path="cat/cat.safetensors")
+    assert base64.b64decode(loaded["content"]) == content
+    exported = await call(url, "export-model", job_id=job_id, name="kept")
+    assert Path(exported["path"]).read_bytes() == content
+    samples = (await call(url, "list-samples", job_id=job_id))["samples"]
+    async with httpx.AsyncClient(timeout=30) as client:
+        address = f"{url}/models/cat/cat.safetensors"
+        whole = await client.get(address)
+        assert (whole.content, whole.headers["accept-ranges"]) == (content, "bytes")
+        part = await client.get(address, headers={"Range": "bytes=100-199", "If-Range": whole.headers["etag"]})
+        assert (part.status_code, part.content) == (206, content[100:200])
+        changed = await client.get(address, headers={"Range": "bytes=100-199", "If-Range": '"other"'})
+        assert (changed.status_code, changed.content) == (200, content)
+        assert (await client.head(address)).headers["content-length"] == str(len(content))
+        assert (await client.get(f"{url}/models/_exported/kept.safetensors")).content == content
+        picture = await client.get(samples[0]["url"])
+        assert picture.content == (output / "samples" / samples[0]["filename"]).read_bytes()
+        assert (await client.get(f"{url}/models/cat/none.safetensors")).status_code == 404
+
+
+async def test_folders_of_the_same_name_are_not_taken_for_the_same_disk(serve: Serve, tmp_path: Path) -> None:
+    decoy = tmp_path / "decoy"
+    (decoy / "datasets" / "not_theirs").mkdir(parents=True)
+    fake = FakeAitkUi(tmp_path / "toolkit", machine=str(decoy))
+    with fake.serving() as ui_url:
+        url = serve(server_before(ui_url, tmp_path))
+        assert (await call(url, "list-datasets"))["datasets"] == []
+        await call(url, "upload-dataset", dataset_name="cats", images=[image()])
+    assert (tmp_path / "toolkit" / "datasets" / "cats" / "cat.png").exists()
+    assert [path.name for path in (decoy / "datasets").iterdir()] == ["not_theirs"]
+    assert not (decoy / "output").exists()
+
+
+async def test_folders_that_should_be_here_and_are_not_are_named(serve: Serve, tmp_path: Path) -> None:
+    fake = FakeAitkUi(tmp_path / "toolkit", machine="/far/away")
+    with fake.serving() as ui_url:
+        answer = await send(serve(server_before(ui_url, tmp_path, ui_disk="shared")), "list-datasets")
     assert answer["error"]["code"] == "backend_unavailable"
-    assert fake.settings["DATASETS_FOLDER"] in answer["error"]["message"]
+    assert "/far/away/datasets" in answer["error"]["message"]
+    assert "AITK_MCP_UI_DISK" in answer["error"]["hint"]
 
 
 @pytest.mark.parametrize("tool", ["list-datasets", "list-training-jobs"])
