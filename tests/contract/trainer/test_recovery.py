@@ -105,7 +105,7 @@ async def test_a_trainer_that_does_not_hear_is_ended_harder(
     script = workshop.root / "deaf.py"
     script.write_text(DEAF.format(more=more))
     deaf = replace(workshop.command_line, command=(sys.executable, str(script)), heeds_wishes=False)
-    trainer = CliTrainer(deaf, workshop.root / "jobs", stop_patience_s=0.1)
+    trainer = CliTrainer(deaf, workshop.root / "jobs", stop_patience_s=1.0)
     config = await workshop.configs.get(workshop.config("cat", steps=2))
     jobs = TrainingJobs(trainer, workshop.configs)
     job_id = await trainer.submit(Order(config.name, config.training, config.path))
