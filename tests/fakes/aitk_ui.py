@@ -52,6 +52,8 @@ class FakeAitkUi:
         self.worker = Worker(self.tables, root / "output", root, command)
         self.token = token
         self.requests: list[str] = []
+        # What it answers to the next requests of a path, such as an error; None as always.
+        self.answers: dict[str, list[Response | None]] = {}
         self.url = ""
 
     @contextmanager
@@ -217,5 +219,10 @@ class _Guard:
             is_open = not request.url.path.startswith("/api/") or request.url.path.startswith(_OPEN_PATHS)
             if self._fake.token and not is_open and words[1:2] != [self._fake.token]:
                 await JSONResponse({"error": "Unauthorized"}, 401)(scope, receive, send)
+                return
+            answers = self._fake.answers.get(request.url.path, [])
+            answer = answers.pop(0) if answers else None
+            if answer is not None:
+                await answer(scope, receive, send)
                 return
         await self._app(scope, receive, send)
