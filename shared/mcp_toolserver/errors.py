@@ -156,6 +156,7 @@ class Internal(ToolError):
 _COMPARED = 150
 _SHARED_PIECES = 10_000
 _PIECE = 3
+_SHORT_WORD = 8
 
 
 def closest(value: str, known: Iterable[str], limit: int = 3) -> list[str]:
@@ -178,13 +179,15 @@ def closest(value: str, known: Iterable[str], limit: int = 3) -> list[str]:
 
 
 def _shortlist(wanted: str, texts: list[str]) -> list[str]:
-    """Return those of many texts that share most pieces of three letters with the wanted one, rare pieces first.
+    """Return those of many texts that share most pieces of a few letters with the wanted one, rare pieces first.
 
     To compare ten thousand names letter by letter takes a second; to search one long text for pieces, a hundredth.
     """
     joined = "\n".join(texts)
     starts = list(accumulate((len(text) + 1 for text in texts[:-1]), initial=0))
-    pieces = {wanted[at : at + _PIECE] for at in range(max(1, len(wanted) - _PIECE + 1))} - {""}
+    # Two letters that changed places leave a short word no piece of three.
+    length = _PIECE if len(wanted) > _SHORT_WORD else 2
+    pieces = {wanted[at : at + length] for at in range(max(1, len(wanted) - length + 1))} - {""}
     shared: list[int] = []
     # Pieces that nearly every name has (an extension) tell nothing.
     for piece in sorted((piece for piece in pieces if "\n" not in piece), key=joined.count):
