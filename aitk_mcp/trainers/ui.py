@@ -8,7 +8,6 @@ it has saved. A row whose process is gone says `running` for ever and blocks the
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -23,6 +22,7 @@ from aitk_mcp.trainers.ui_disk import UiDisk
 from aitk_mcp.trainers.ui_files import UiFiles
 from aitk_mcp.trainers.ui_http import UiHttp
 from aitk_mcp.trainers.ui_jobs import UiJobs, place_of
+from aitk_mcp.trainers.ui_logs import UiLogs
 from aitk_mcp.trainers.ui_notes import Note, Notes, StopWish, lost, ordered, restarted, settled, wished
 from aitk_mcp.trainers.ui_rows import Row
 from aitk_mcp.trainers.ui_sight import Sight
@@ -38,16 +38,6 @@ _LOOK_EVERY_S = 0.1
 _SAVE_PATIENCE_S = 300.0
 # A process that can be signalled is marked stopped at once; past this, the row waits for one that is not there.
 _STOP_PATIENCE_S = 90.0
-_HEAD_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class _KnownLog:
-    """What is remembered of a job's log, so that not all of it is sent at each look: its run, end and beginning."""
-
-    run: tuple[int | None, float | None]
-    end: int
-    head: str
 
 
 class UiTrainer:
@@ -67,7 +57,7 @@ class UiTrainer:
         self._sight = Sight(http, is_here=copies is None)
         self._copies = copies
         self._default_gpu_ids = default_gpu_ids
-        self._logs: dict[str, _KnownLog] = {}
+        self._logs = UiLogs(self._files)
         self._changing = anyio.Lock()
         self._is_away = False
 
@@ -158,9 +148,11 @@ class UiTrainer:
                     hint="Keep them with export-model first, or let them go too.",
                     details={"job_id": job_id, "status": status},
                 )
+            if row.stop and await self._sight.is_trained(row) is None:
+                await self._logs.require_silence(row)
             await self._jobs.delete(job_id)
             await to_thread.run_sync(self._notes.forget, job_id)
-            self._logs.pop(job_id, None)
+            self._logs.forget(job_id)
 
     async def _wish(self, job_id: str, verb: str) -> None:
         row = await self._jobs.find(job_id)
@@ -195,19 +187,7 @@ class UiTrainer:
     async def log(self, job_id: str, *, max_bytes: int) -> JobLog:
         """Return at most `max_bytes` of each end of the log of the latest run."""
         row = await self._jobs.find(job_id)
-        seen = await self._sight.of(row)
-        run = (row.pid, seen.started_at)
-        known = self._logs.get(job_id)
-        if known is not None and known.run != run:
-            known = None
-        found = await self._files.log(job_id, max(0, known.end - max_bytes) if known else None)
-        content = found.text.encode()
-        if known is None or found.is_whole:
-            head = content[: max(max_bytes, _HEAD_BYTES)].decode(errors="replace") if found.is_whole else ""
-        else:
-            head = known.head
-        self._logs[job_id] = _KnownLog(run, found.end, head)
-        return JobLog(head, content[-max_bytes:].decode(errors="replace"), found.end, seen.log_changed_at)
+        return await self._logs.of(row, await self._sight.of(row), max_bytes)
 
     async def losses(self, job_id: str) -> list[LossPoint]:
         """Return the loss of each step that the trainer recorded; empty where it records none."""

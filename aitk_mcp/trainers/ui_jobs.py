@@ -64,7 +64,10 @@ class UiJobs:
 
     async def delete(self, job_id: str) -> None:
         """Delete a job's row and its whole folder; its process, where one is left, goes on."""
-        await self._http.get(f"/api/jobs/{quote(job_id, safe='')}/delete")
+        path = f"/api/jobs/{quote(job_id, safe='')}/delete"
+        await self._http.get(path)
+        if await self._http.get("/api/jobs", {"id": job_id}) is not None:
+            raise self._http.strange(path, "the job is still there")
 
     async def start_queue(self, gpu_ids: str) -> None:
         """Let the jobs of a GPU run, one after the other."""

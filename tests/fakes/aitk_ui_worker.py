@@ -47,6 +47,10 @@ class Worker:
                 self._follow(job_id)
             await asyncio.sleep(_TICK_S)
 
+    def living(self) -> list[int]:
+        """Return the pids of the trainers that have not ended."""
+        return [each.pid for each in [*self._processes.values(), *self._unwatched] if each.poll() is None]
+
     def forget(self) -> None:
         """Watch no running process any more, as a worker that was killed and started again."""
         self._unwatched += self._processes.values()

@@ -1,15 +1,22 @@
 """What only AI Toolkit's server can do to a job, and what must never be sent to it."""
 
+import json
 import os
+from pathlib import Path
 
 import anyio
 import pytest
 from anyio import to_thread
+from starlette.responses import JSONResponse
 
+from aitk_mcp.documents import read_document
 from aitk_mcp.loss_log import LossLog, LossPoint
 from aitk_mcp.trainers.port import Order
+from aitk_mcp.trainers.ui import UiTrainer
+from aitk_mcp.trainers.ui_http import UiHttp
 from aitk_mcp.trainers.ui_jobs import UiJobs
-from mcp_toolserver.errors import Conflict, InvalidArguments
+from aitk_mcp.training.jobs import TrainingJobs
+from mcp_toolserver.errors import BackendRejected, Conflict, InvalidArguments
 from tests.contract.trainer.conftest import ENDLESS, UiWorkshop, ends, reaches, trains
 from tests.fakes.aitk_ui import FakeAitkUi
 
@@ -185,3 +192,31 @@ async def test_losses_come_with_their_learning_rates_however_many(ui_workshop: U
 
     await to_thread.run_sync(record)
     assert await ui_workshop.trainer.losses(row.job_id) == recorded
+
+
+async def test_a_job_of_another_machine_is_deleted_only_when_its_trainer_is_silent(tmp_path: Path) -> None:
+    fake = FakeAitkUi(tmp_path, machine="/far/away")
+    with fake.serving() as url:
+        http = UiHttp(url)
+        workshop = UiWorkshop("ui", tmp_path, http)
+        trainer = UiTrainer(http, tmp_path / "ui-jobs", copies=tmp_path / "copies")
+        config = await workshop.configs.get(workshop.config("cat", steps=ENDLESS))
+        document = read_document(json.loads(json.dumps(config.document).replace(str(tmp_path), "/far/away")))
+        job_id = await trainer.submit(Order("cat", document, config.path))
+        jobs = TrainingJobs(trainer, workshop.configs)
+        await trains(jobs, job_id)
+        with pytest.raises(Conflict, match="has ended"):
+            await trainer.delete(job_id, models=True)
+        outcome = await jobs.delete(job_id, models=True, wait_s=60)
+        assert (outcome.was_stopped, outcome.report.status) == (True, "stopped")
+        assert [row.job_id for row in await UiJobs(http).all()] == []
+        # The trainer has ended, and did not make its folder anew.
+        assert not workshop.output("cat").exists()
+        assert fake.worker.living() == []
+
+
+async def test_a_deletion_that_ai_toolkit_did_not_do_is_told(ui_workshop: UiWorkshop, fake_ui: FakeAitkUi) -> None:
+    row = await UiJobs(ui_workshop.http).put("cat", "0", {"job": "extension"})
+    fake_ui.answers[f"/api/jobs/{row.job_id}/delete"] = [JSONResponse({})]
+    with pytest.raises(BackendRejected, match="still there"):
+        await ui_workshop.trainer.delete(row.job_id, models=True)

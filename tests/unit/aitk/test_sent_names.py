@@ -37,7 +37,7 @@ def test_folders_before_a_name_stay() -> None:
     assert shown_name(f"sub/{sent_name('猫.png')}") == "sub/猫.png"
 
 
-@pytest.mark.parametrize("name", ["\uf041.png", "猫\U00010348" * 90 + ".png"])
+@pytest.mark.parametrize("name", ["\uf041.png", "".join(map(chr, range(0x4E00, 0x9E00, 131))) + ".png"])
 def test_a_name_that_would_not_lead_back_is_refused(name: str) -> None:
     with pytest.raises(UnsendableName, match="its name"):
         sent_name(name)
