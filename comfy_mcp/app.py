@@ -14,7 +14,9 @@ from comfy_mcp.images import Images
 from comfy_mcp.jobs.jobs import Jobs
 from comfy_mcp.jobs.store import JobStore
 from comfy_mcp.loras.checks import LoraChecks
-from comfy_mcp.loras.library import LoraInfo, LoraLibrary
+from comfy_mcp.loras.info import LoraInfo
+from comfy_mcp.loras.library import WORK_FOLDER, LoraLibrary
+from comfy_mcp.loras.remote import RemoteLoras, listed_by
 from comfy_mcp.loras.routes import lora_routes
 from comfy_mcp.loras.uploads import LoraUploads
 from comfy_mcp.models.base_models import BaseModels
@@ -66,7 +68,12 @@ def build(settings: ComfySettings) -> ToolServer:
         embedded_dir=settings.data_dir / "comfyui",
     )
     library = LoraLibrary(
-        lambda: folders.of(LORAS), cache_file=settings.data_dir / "loras.sqlite", replaced=lambda name: comfyui.free()
+        lambda: folders.place(LORAS),
+        remote=RemoteLoras(comfyui),
+        staging=settings.data_dir / WORK_FOLDER,
+        cache_file=settings.data_dir / "loras.sqlite",
+        replaced=lambda name: comfyui.free(),
+        listed=lambda name: listed_by(comfyui, name),
     )
     uploads = LoraUploads(library)
     base_models = BaseModels(models, folders)
@@ -74,7 +81,7 @@ def build(settings: ComfySettings) -> ToolServer:
     generation = Generation(
         jobs, NamedFiles(models, _describer(library)), base_models, checks, selected=selection.selected
     )
-    system = System(comfyui, selection.selected)
+    system = System(comfyui, selection.selected, folders.doubts)
 
     @asynccontextmanager
     async def lifespan() -> AsyncGenerator[None]:
@@ -139,11 +146,12 @@ def _architecture_teller(library: LoraLibrary) -> TellArchitecture:
 def _describer(library: LoraLibrary) -> DescribeLora:
     async def describe(name: str) -> LoraFacts | None:
         lora = await _lora(library, name)
-        if lora is None or lora.description is None:
+        if lora is None or lora.said is None:
             return None
         return LoraFacts(
             trigger_words=tuple(lora.trigger_words),
-            text_encoder=lora.description.network.text_encoder,
+            # Where its layers are not known, the loader that takes both is the one that loses nothing.
+            text_encoder=lora.description is None or lora.description.network.text_encoder,
         )
 
     return describe

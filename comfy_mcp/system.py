@@ -1,6 +1,6 @@
 """The state of the engine: version, devices, memory, queue."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,14 +32,21 @@ class SystemState:
     ram_free_bytes: int
     devices: tuple[Device, ...]
     queue: QueueState
+    doubts: tuple[str, ...]
 
 
 class System:
-    """Look at the engine and free its memory."""
+    """Look at the engine and free its memory; `doubts` tells what is wrong between the settings and the engine."""
 
-    def __init__(self, comfyui: ComfyUI, selected: Callable[[], Awaitable[Selected]]) -> None:
+    def __init__(
+        self,
+        comfyui: ComfyUI,
+        selected: Callable[[], Awaitable[Selected]],
+        doubts: Callable[[], Awaitable[Sequence[str]]],
+    ) -> None:
         self._comfyui = comfyui
         self._selected = selected
+        self._doubts = doubts
 
     async def state(self) -> SystemState:
         """Return what the engine says of itself; raises BackendUnavailable."""
@@ -54,6 +61,7 @@ class System:
             ram_free_bytes=_number(system, "ram_free"),
             devices=tuple(_device(row) for row in rows if is_object(row)) if is_list(rows) else (),
             queue=await self._comfyui.queue(),
+            doubts=tuple(await self._doubts()),
         )
 
     async def free(self) -> tuple[SystemState, SystemState]:
@@ -70,9 +78,16 @@ class System:
             return BackendState(state="unavailable", engine="embedded", detail=error.as_text())
         try:
             stats = await self._comfyui.system_stats()
+            doubts = await self._doubts()
         except ToolError as error:
             return BackendState(state="unavailable", engine=selected.engine, url=selected.url, detail=error.as_text())
-        return BackendState(state="ok", engine=selected.engine, version=_version(stats), url=selected.url)
+        return BackendState(
+            state="ok",
+            engine=selected.engine,
+            version=_version(stats),
+            url=selected.url,
+            detail=" ".join(doubts) or None,
+        )
 
 
 def _device(row: Mapping[str, Any]) -> Device:

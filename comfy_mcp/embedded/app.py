@@ -17,7 +17,7 @@ from comfy_mcp.embedded.engine import Engine
 from comfy_mcp.embedded.folders import Folders
 from comfy_mcp.embedded.guards import BodyLimit, SameOrigin
 from comfy_mcp.embedded.routes.jobs import job_routes
-from comfy_mcp.embedded.routes.listings import internal_routes, listing_routes
+from comfy_mcp.embedded.routes.listings import asset_routes, internal_routes, listing_routes
 from comfy_mcp.embedded.routes.pictures import picture_routes
 from comfy_mcp.embedded.routes.prompts import prompt_routes
 from comfy_mcp.embedded.routes.sockets import socket_route
@@ -63,6 +63,7 @@ def _routes(engine: Engine) -> list[BaseRoute]:
         *(Route(f"/api{route.path}", route.endpoint, methods=list(route.methods or ())) for route in plain),
         WebSocketRoute(f"/api{socket.path}", socket.endpoint),
         *internal_routes(engine.folders),
+        *asset_routes(),
     ]
 
 

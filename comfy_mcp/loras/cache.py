@@ -10,11 +10,11 @@ from pathlib import Path
 import orjson
 
 from comfy_mcp.loras.folder import Examined
-from lora_files.describe import LoraDescription
+from lora_files.describe import LoraDescription, LoraSaid
 
 log = logging.getLogger(__name__)
 
-_VERSION = 1
+_VERSION = 2
 """To be raised when descriptions change: a cache of another version is dropped."""
 
 _CREATE = """
@@ -86,7 +86,7 @@ class LoraCache:
 
 def _row(remembered: Remembered) -> tuple[str | None, ...]:
     examined = remembered.examined
-    description = examined.description.model_dump_json() if examined.description else None
+    description = examined.said.model_dump_json() if examined.said else None
     supplied = orjson.dumps(examined.supplied).decode()
     return remembered.stamp, description, examined.problem, supplied, remembered.sha256, remembered.autov3
 
@@ -94,5 +94,9 @@ def _row(remembered: Remembered) -> tuple[str | None, ...]:
 def _remembered(
     stamp: str, description: str | None, problem: str | None, supplied: str, sha256: str | None, autov3: str | None
 ) -> Remembered:
-    described = LoraDescription.model_validate_json(description) if description else None
-    return Remembered(stamp, Examined(described, problem, orjson.loads(supplied)), sha256, autov3)
+    said: LoraSaid | None = None
+    if description:
+        # Only a file whose header was read tells of its network; nowhere else does an object follow this key.
+        model = LoraDescription if '"network":{' in description else LoraSaid
+        said = model.model_validate_json(description)
+    return Remembered(stamp, Examined(said, problem, orjson.loads(supplied)), sha256, autov3)

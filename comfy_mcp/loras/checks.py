@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from anyio import to_thread
 
-from comfy_mcp.loras.library import LoraInfo, LoraLibrary
+from comfy_mcp.loras.info import LoraInfo
+from comfy_mcp.loras.library import LoraLibrary
+from comfy_mcp.loras.remote import out_of_reach
 from comfy_mcp.models.folders import ModelFolders
 from comfy_mcp.models.models import CHECKPOINTS, DIFFUSION_MODELS, Models, find_name
 from lora_files.fit import Fit, check_fit
@@ -33,10 +35,12 @@ class LoraChecks:
     async def check(self, lora_name: str, checkpoint: str) -> LoraCheck:
         """Compare a LoRA's layers with a checkpoint's.
 
-        Raises NotFound for either name with the closest ones, and InvalidArguments for a file whose header cannot be
-        read here.
+        Raises NotFound for either name with the closest ones, InvalidArguments for a file whose header cannot be read,
+        and Forbidden for a LoRA on another machine.
         """
         lora = await self._library.info(lora_name, hashes=False)
+        if lora.path is None:
+            raise out_of_reach(lora.name, "compare")
         if lora.description is None:
             raise InvalidArguments(
                 f"`{lora.name}` cannot be compared. {lora.problem}",

@@ -11,13 +11,12 @@ loras/
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import orjson
 
-from lora_files.describe import LoraDescription, describe_file
+from lora_files.describe import LoraDescription, LoraSaid, describe_file
 from lora_files.header import BadSafetensors
 from lora_files.sidecars import SIDECAR_SUFFIXES, Said, said_in
 
@@ -35,32 +34,30 @@ _LISTED = SAFE_EXTENSIONS | PICKLE_EXTENSIONS
 class LoraFile:
     """A file that LoraLoader lists; `stamp` changes when it or a side-car does, `sidecars` are the paths beside it.
 
-    Paths are text here: ten thousand Path objects would take longer than the rest of a scan.
+    `where` is its path or, for a file on another machine (`remote`), an address that is told apart from every other.
+    Size and time of such a file are None where ComfyUI does not tell them. Paths are text here: ten thousand Path
+    objects would take longer than the rest of a scan.
     """
 
     name: str
     where: str
-    size_bytes: int
-    modified_s: float
+    size_bytes: int | None
+    modified_s: float | None
     stamp: str
-    sidecars: tuple[str, ...]
+    sidecars: tuple[str, ...] = ()
+    remote: bool = False
 
     @property
-    def path(self) -> Path:
-        """Return where the file lies."""
-        return Path(self.where)
-
-    @property
-    def modified(self) -> datetime:
-        """Return when the file was last changed, in UTC."""
-        return datetime.fromtimestamp(self.modified_s, UTC)
+    def path(self) -> Path | None:
+        """Return where the file lies, or None where that is another machine's disk."""
+        return None if self.remote else Path(self.where)
 
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What was read from a file: its description or what stood in the way, and what a caller supplied at upload."""
+    """What was read from a file: its header (or metadata alone), what stood in the way, what a caller supplied."""
 
-    description: LoraDescription | None
+    said: LoraSaid | None
     problem: str | None
     supplied: Mapping[str, Any]
 
@@ -99,21 +96,30 @@ def find(folders: Sequence[Path], name: str) -> LoraFile | None:
 
 def examine(file: LoraFile) -> Examined:
     """Read what a file says of itself, and what its side-cars add; pickles are never opened."""
-    supplied = read_supplied(file.path)
-    if _extension(file.name) in PICKLE_EXTENSIONS:
-        problem = (
-            f"It is a {_extension(file.name)} file, a format that can run code when it is opened: nothing here opens"
-            " it. Convert it to .safetensors."
-        )
+    path = Path(file.where)
+    supplied = read_supplied(path)
+    problem = pickle_problem(file.name)
+    if problem is not None:
         return Examined(None, problem, supplied)
     try:
-        description = describe_file(file.path)
+        description = describe_file(path)
     except BadSafetensors as error:
         return Examined(None, str(error), supplied)
     except OSError as error:
         return Examined(None, f"It cannot be read: {error.strerror or error}.", supplied)
     said = [said_in(supplied), *(said_in(_read_json(Path(path))) for path in file.sidecars)]
     return Examined(_with_sidecars(description, said), None, supplied)
+
+
+def pickle_problem(name: str) -> str | None:
+    """Say why a file of this name is never opened, or None for a name that may hold a safetensors file."""
+    extension = _extension(name)
+    if extension not in PICKLE_EXTENSIONS:
+        return None
+    return (
+        f"It is a {extension} file, a format that can run code when it is opened: nothing here opens it. Convert it to"
+        " .safetensors."
+    )
 
 
 def supplied_path(path: Path) -> Path:

@@ -1,65 +1,41 @@
-"""The LoRAs of ComfyUI's loras folder: list, inspect, install, delete."""
+"""The LoRAs of ComfyUI: list, inspect, install, delete; on this disk or, with less to see, through its routes."""
 
-import base64
-import binascii
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
-from threading import Lock
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 from anyio import from_thread, to_thread
 
 from comfy_mcp.loras import folder as lora_folder
-from comfy_mcp.loras.cache import LoraCache, Remembered
-from comfy_mcp.loras.folder import LoraFile, supplied_path
+from comfy_mcp.loras.cache import Remembered
+from comfy_mcp.loras.folder import Examined, LoraFile, supplied_path
+from comfy_mcp.loras.info import NOT_ALL_KNOWN, LoraInfo, info_of
 from comfy_mcp.loras.names import absent, accepted_name, taken
-from lora_files.architectures import UNKNOWN
-from lora_files.describe import LoraDescription
-from lora_files.hashes import FileHashes, autov2_of, hashes_of
+from comfy_mcp.loras.pages import Known, Page, Sort, page_of, wish_of
+from comfy_mcp.loras.records import LoraRecords
+from comfy_mcp.loras.remote import RemoteLoras, out_of_reach
+from comfy_mcp.models.folders import Place
+from lora_files.describe import describe_file
+from lora_files.hashes import hashes_of
 from lora_files.header import BadSafetensors, read_header
 from mcp_toolserver.errors import Forbidden, InvalidArguments, NotFound, ToolError
 from mcp_toolserver.files import publish, sync_directory, write_file_atomically
 from mcp_toolserver.tools import Report, unheard
 
-Sort = Literal["name", "modified", "size"]
-Folders = Callable[[], Awaitable[Sequence[Path]]]
-"""Return the loras folders on this disk, the one to write to first; empty where there is no access."""
+WORK_FOLDER = ".uploads"
+"""The dot-directory in the loras folder, and so on its file system: neither ComfyUI nor the library looks into it."""
+
+Places = Callable[[], Awaitable[Place]]
+"""Return where the LoRAs lie on this disk."""
 
 Replaced = Callable[[str], Awaitable[None]]
 """Be told that the LoRA of this name has other bytes now: ComfyUI keeps the old ones in memory."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoraInfo:
-    """A LoRA as it lies on disk: `description` or, where it cannot be read, `problem`.
-
-    `supplied` is what the caller of an upload sent with it; `hashes` are there once they were computed; `notices` are
-    what the caller should know of the call that answered with this.
-    """
-
-    name: str
-    path: Path
-    size_bytes: int
-    modified: datetime
-    description: LoraDescription | None
-    problem: str | None
-    supplied: Mapping[str, Any]
-    hashes: FileHashes | None = None
-    notices: tuple[str, ...] = ()
-
-    @property
-    def trigger_words(self) -> list[str]:
-        """Return the words that call its subject."""
-        return list(self.description.trigger_words) if self.description else []
-
-    @property
-    def architecture(self) -> str:
-        """Return what kind of model it fits, or `unknown`."""
-        return self.description.architecture if self.description else UNKNOWN
+Listed = Callable[[str], Awaitable[bool | None]]
+"""Tell whether ComfyUI lists the LoRA of this name, None where it does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +45,33 @@ class LoraPage:
     loras: list[LoraInfo]
     total: int
     next_cursor: str | None
+    warnings: tuple[str, ...] = ()
 
 
 class LoraLibrary:
     """The LoRAs that ComfyUI's loaders see.
 
-    `folders` is asked at each call, so that the engine may change under a running server. `cache_file` keeps what was
-    read from one start to the next. `replaced` is told after a LoRA was overwritten.
+    `places` is asked at each call, so that the engine may change under a running server. Without a folder there, the
+    LoRAs are `remote`, and what arrives is received in `staging`. `cache_file` keeps what was read from one start to
+    the next. `replaced` is told after a LoRA was overwritten, and `listed` is asked after one was installed.
     """
 
-    def __init__(self, folders: Folders, *, cache_file: Path | None = None, replaced: Replaced | None = None) -> None:
-        self._folders = folders
-        self._cache = LoraCache(cache_file) if cache_file else None
+    def __init__(
+        self,
+        places: Places,
+        *,
+        remote: RemoteLoras | None = None,
+        staging: Path | None = None,
+        cache_file: Path | None = None,
+        replaced: Replaced | None = None,
+        listed: Listed | None = None,
+    ) -> None:
+        self._places = places
+        self._remote = remote
+        self._staging = staging
+        self._records = LoraRecords(cache_file)
         self._replaced = replaced
-        self._known: dict[str, Remembered] | None = None
-        # Scans run in threads, several at once.
-        self._lock = Lock()
+        self._listed = listed
 
     async def list(
         self,
@@ -98,48 +85,66 @@ class LoraLibrary:
         """Return a page of the LoRAs whose name or trigger words hold every word of `query`.
 
         `sort` by `modified` has the newest first, by `size` the largest. Raises InvalidArguments for a cursor that is
-        not from this list, and Forbidden where there is no access to the folder.
+        not from this list, and Forbidden or NotFound where there is no access to the folder.
         """
-        after = _read_cursor(cursor, sort) if cursor else None
-        words = query.lower().replace("\\", "/").split() if query else []
-        folders = await self._reachable()
-
-        def look() -> LoraPage:
-            found = [
-                (file, remembered)
-                for file, remembered in self._scan(folders)
-                if _matches(file, remembered.examined.description, architecture, words)
-            ]
-            found.sort(key=lambda pair: _place(pair[0], sort))
-            rest = [pair for pair in found if after is None or _place(pair[0], sort) > after]
-            page = [_info_of(file, remembered) for file, remembered in rest[:limit]]
-            following = _write_cursor(sort, rest[limit - 1][0]) if len(rest) > limit else None
-            return LoraPage(page, len(found), following)
-
-        return await to_thread.run_sync(look)
+        wish = wish_of(query, architecture, sort, limit, cursor)
+        place = await self._reachable()
+        if place.folders:
+            page = await to_thread.run_sync(lambda: page_of(self._records.scan(place.folders), wish))
+        else:
+            files = list((await self._elsewhere().files()).values())
+            known = await self._by_metadata(files) if wish.reads_files else [(file, None) for file in files]
+            page = page_of(known, wish)
+            if not wish.reads_files:
+                page = Page(await self._by_metadata([file for file, _ in page.files]), page.total, page.next_cursor)
+        loras = [info_of(file, remembered) for file, remembered in page.files if remembered is not None]
+        unknown = (NOT_ALL_KNOWN,) if any(lora.by_metadata for lora in loras) else ()
+        return LoraPage(loras, page.total, page.next_cursor, (*place.warnings, *unknown))
 
     async def info(self, name: str, *, hashes: bool = True, report: Report = unheard) -> LoraInfo:
         """Return what is known of a LoRA; without `hashes` only its header is read.
 
         `report` hears how far the digests of a large file are. Raises NotFound with the closest names.
         """
-        folders = await self._reachable()
-        return await to_thread.run_sync(self._info, folders, name, report if hashes else None)
+        place = await self._reachable()
+        if place.folders:
+            return await to_thread.run_sync(self._info, place.folders, name, report if hashes else None)
+        files = await self._elsewhere().files()
+        if name not in files:
+            raise absent(name, list(files))
+        return await self._info_elsewhere(files[name])
 
-    async def path_of(self, name: str) -> Path:
-        """Return where the LoRA of exactly this name lies; raises NotFound with the closest names."""
-        folders = await self._reachable()
-        return (await to_thread.run_sync(self._find, folders, name)).path
+    async def having(self, sha256: str) -> LoraInfo | None:
+        """Return the LoRA with these bytes that went to another machine, where it may have got another name."""
+        if (await self._reachable()).folders:
+            return None
+        files = list((await self._elsewhere().files()).values())
+        known = await to_thread.run_sync(self._records.recall_all, files)
+        found = [file for file in files if file.where in known and known[file.where].sha256 == sha256]
+        return info_of(found[0], known[found[0].where]) if found else None
 
-    async def folder(self) -> Path:
-        """Return the folder that LoRAs are written to; raises Forbidden or NotFound where there is none."""
-        return (await self._reachable())[0]
+    async def work_folder(self) -> Path:
+        """Return where what arrives is kept until it is whole; raises Forbidden or NotFound where nothing can be sent.
 
-    async def accept(self, name: str, *, overwrite: bool) -> str:
-        """Return the name that `install` would give; raises what it would raise, before any byte was sent."""
+        It is on the file system of the loras folder, where that is on this disk.
+        """
+        folders = (await self._reachable()).folders
+        if folders:
+            return folders[0] / WORK_FOLDER
+        if self._staging is None:
+            raise _no_access()
+        return self._staging
+
+    async def accept(self, name: str, *, overwrite: bool, size_bytes: int = 0) -> str:
+        """Return the name that `install` would ask for; raises what it would raise, before any byte was sent."""
         accepted = accepted_name(name)
-        target = await self._target(accepted)
-        if not overwrite and await to_thread.run_sync(target.exists):
+        folders = (await self._reachable()).folders
+        if folders:
+            exists = await to_thread.run_sync((folders[0] / accepted).exists)
+        else:
+            await self._elsewhere().require_way(accepted, size_bytes)
+            exists = accepted in await self._elsewhere().files()
+        if exists and not overwrite:
             raise taken(accepted)
         return accepted
 
@@ -152,40 +157,103 @@ class LoraLibrary:
         metadata: Mapping[str, Any] | None = None,
         sha256: str | None = None,
     ) -> LoraInfo:
-        """Check a finished file and give it its name in the loras folder; it appears there whole or not at all.
+        """Check a finished file and give it its name among ComfyUI's LoRAs; it appears there whole or not at all.
 
-        `part` must lie on the file system of the folder and is moved away. `metadata` is kept beside the LoRA, and
-        `sha256` (hex) is believed. Raises InvalidArguments for a file that is no safetensors or a name that cannot be,
-        and Conflict when the name is taken and `overwrite` is false.
+        On this disk `part` must lie on the file system of the folder, and is moved away; to another machine it is
+        sent, where it may get another name. `metadata` is kept beside the LoRA, and `sha256` (hex) is believed. Raises
+        InvalidArguments for a file that is no safetensors or a name that cannot be, Conflict when the name is taken
+        and `overwrite` is false, and TooLarge for what ComfyUI's routes do not take.
         """
         accepted = accepted_name(name)
-        target = await self._target(accepted)
+        place = await self._reachable()
         await to_thread.run_sync(_require_lora, part, accepted)
+        if place.folders:
+            info, replaced = await self._publish(part, place.folders, accepted, overwrite, metadata, sha256)
+        else:
+            info, replaced = await self._send(part, accepted, overwrite, metadata, sha256)
+        notices = (*info.notices, *(await self._tell_replaced(info.name) if replaced else ()), *place.warnings)
+        return await self.with_listing(replace(info, notices=notices))
+
+    async def with_listing(self, info: LoraInfo) -> LoraInfo:
+        """Return a LoRA with whether ComfyUI lists it, and what to do where it does not."""
+        if self._listed is None:
+            return info
+        listed = await self._listed(info.name)
+        if listed is None:
+            words = "ComfyUI did not answer: whether it lists the LoRA is seen once it runs, by `list-models`."
+        else:
+            words = (
+                f"ComfyUI does not list `{info.name}`, so that no workflow can use it: it looks into other folders. Set"
+                " COMFYUI_DIR to the folder of the ComfyUI that runs, and send it again."
+            )
+        return replace(info, listed=listed, notices=info.notices if listed else (*info.notices, words))
+
+    async def delete(self, name: str) -> LoraInfo:
+        """Delete a LoRA and what was supplied with it; returns what it was.
+
+        Raises NotFound with the closest names, and Forbidden for one on another machine.
+        """
+        folders = (await self._reachable()).folders
+        if not folders:
+            raise out_of_reach((await self.info(name)).name, "delete")
+
+        def remove() -> LoraInfo:
+            info = self._info(folders, name, None)
+            path = self._find(folders, name).path
+            assert path is not None
+            path.unlink()
+            supplied_path(path).unlink(missing_ok=True)
+            sync_directory(path.parent)
+            return info
+
+        return await to_thread.run_sync(remove)
+
+    async def _publish(
+        self,
+        part: Path,
+        folders: Sequence[Path],
+        name: str,
+        overwrite: bool,
+        metadata: Mapping[str, Any] | None,
+        sha256: str | None,
+    ) -> tuple[LoraInfo, bool]:
+        target = folders[0] / name
         replaced = await to_thread.run_sync(target.exists)
         if replaced and not overwrite:
-            raise taken(accepted)
+            raise taken(name)
         beside = supplied_path(target)
         # What was said of the old file does not hold for the new one; without it for a moment is better than wrong.
         await to_thread.run_sync(partial(beside.unlink, missing_ok=True))
         await publish(part, target, overwrite=overwrite)
         if metadata:
             await write_file_atomically(beside, orjson.dumps(dict(metadata), option=orjson.OPT_INDENT_2))
-        notices = await self._tell_replaced(accepted) if replaced else ()
-        info = await to_thread.run_sync(self._installed, await self._reachable(), accepted, sha256)
-        return replace(info, notices=notices)
 
-    async def delete(self, name: str) -> LoraInfo:
-        """Delete a LoRA and what was supplied with it; returns what it was. Raises NotFound with the closest names."""
-        folders = await self._reachable()
+        def read() -> LoraInfo:
+            file = self._find(folders, name)
+            remembered = Remembered(file.stamp, lora_folder.examine(file), sha256)
+            self._records.remember({file.where: remembered})
+            return info_of(file, remembered)
 
-        def remove() -> LoraInfo:
-            info = self._info(folders, name, None)
-            info.path.unlink()
-            supplied_path(info.path).unlink(missing_ok=True)
-            sync_directory(info.path.parent)
-            return info
+        return await to_thread.run_sync(read), replaced
 
-        return await to_thread.run_sync(remove)
+    async def _send(
+        self, part: Path, name: str, overwrite: bool, metadata: Mapping[str, Any] | None, sha256: str | None
+    ) -> tuple[LoraInfo, bool]:
+        remote = self._elsewhere()
+        before = await remote.files()
+        if name in before and not overwrite:
+            raise taken(name)
+        said = await to_thread.run_sync(describe_file, part)
+        stored = await remote.send(part, name, overwrite=overwrite)
+        file = (await remote.files()).get(stored) or LoraFile(stored, "", None, None, "", remote=True)
+        # Its bytes were here, so that more is known of it than ComfyUI would show.
+        remembered = Remembered(file.stamp, Examined(said, None, dict(metadata or {})), sha256)
+        if file.stamp:
+            await to_thread.run_sync(self._records.remember, {file.where: remembered})
+        info = info_of(file, remembered)
+        if stored != name:
+            info = replace(info, notices=(*info.notices, f"ComfyUI stored `{name}` as `{stored}`: use that name."))
+        return info, stored in before
 
     async def _tell_replaced(self, name: str) -> tuple[str, ...]:
         if self._replaced is None:
@@ -197,76 +265,47 @@ class LoraLibrary:
             return (f"ComfyUI may go on with the old weights of `{name}` until it is restarted. {error.message}",)
         return ()
 
-    async def _reachable(self) -> Sequence[Path]:
-        folders = await self._folders()
-        if not folders:
-            raise Forbidden(
-                "This server has no access to ComfyUI's loras folder.",
-                hint="Set COMFYUI_DIR to ComfyUI's folder on this machine, and start this server again.",
-                details={"setting": "COMFYUI_DIR"},
-            )
-        if not await to_thread.run_sync(folders[0].is_dir):
+    async def _reachable(self) -> Place:
+        place = await self._places()
+        if not place.folders and self._remote is None:
+            raise _no_access()
+        if place.folders and not await to_thread.run_sync(place.folders[0].is_dir):
             # To create it would be to fill a folder that ComfyUI does not look into.
             raise NotFound(
-                f"The loras folder {folders[0]} does not exist.",
+                f"The loras folder {place.folders[0]} does not exist.",
                 hint="Check COMFYUI_DIR; ComfyUI creates the folder when it is installed.",
-                details={"setting": "COMFYUI_DIR", "folder": str(folders[0])},
+                details={"setting": "COMFYUI_DIR", "folder": str(place.folders[0])},
             )
-        return folders
+        return place
 
-    async def _target(self, name: str) -> Path:
-        return await self.folder() / name
+    def _elsewhere(self) -> RemoteLoras:
+        if self._remote is None:
+            raise _no_access()
+        return self._remote
 
-    def _scan(self, folders: Sequence[Path]) -> Sequence[tuple[LoraFile, Remembered]]:
-        with self._lock:
-            files = {file.where: file for file in lora_folder.scan(folders).values()}
-            known = self._remembered()
-            changed = [at for at, file in files.items() if at not in known or known[at].stamp != file.stamp]
-            for at in changed:
-                known[at] = Remembered(files[at].stamp, lora_folder.examine(files[at]))
-            gone = [at for at in known if at not in files]
-            for at in gone:
-                del known[at]
-            if self._cache is not None:
-                self._cache.store([(at, known[at]) for at in changed], gone)
-            return [(file, known[at]) for at, file in files.items()]
+    async def _by_metadata(self, files: Sequence[LoraFile]) -> Sequence[Known]:
+        known = await to_thread.run_sync(self._records.recall_all, files)
+        read = await self._elsewhere().examine(file for file in files if file.where not in known)
+        await to_thread.run_sync(self._records.remember, read)
+        return [(file, read.get(file.where) or known[file.where]) for file in files]
+
+    async def _info_elsewhere(self, file: LoraFile) -> LoraInfo:
+        [(file, remembered)] = await self._by_metadata([file])
+        assert remembered is not None
+        return info_of(file, remembered)
 
     def _info(self, folders: Sequence[Path], name: str, hashing: Report | None) -> LoraInfo:
         file = self._find(folders, name)
-        remembered = self._recall(file)
+        remembered = self._records.read(file)
         if hashing is not None and remembered.autov3 is None:
             # Outside the lock: a file of gigabytes takes seconds, and nobody else shall wait for it.
+            size_bytes = file.size_bytes
             digests = hashes_of(
-                file.path, lambda done: from_thread.run(hashing, done, file.size_bytes, "computing digests")
+                Path(file.where), lambda done: from_thread.run(hashing, done, size_bytes, "computing digests")
             )
             remembered = Remembered(file.stamp, remembered.examined, digests.sha256, digests.autov3)
-            self._remember(file, remembered)
-        return _info_of(file, remembered)
-
-    def _installed(self, folders: Sequence[Path], name: str, sha256: str | None) -> LoraInfo:
-        file = self._find(folders, name)
-        remembered = Remembered(file.stamp, lora_folder.examine(file), sha256)
-        self._remember(file, remembered)
-        return _info_of(file, remembered)
-
-    def _recall(self, file: LoraFile) -> Remembered:
-        with self._lock:
-            remembered = self._remembered().get(file.where)
-        if remembered is None or remembered.stamp != file.stamp:
-            remembered = Remembered(file.stamp, lora_folder.examine(file))
-            self._remember(file, remembered)
-        return remembered
-
-    def _remember(self, file: LoraFile, remembered: Remembered) -> None:
-        with self._lock:
-            self._remembered()[file.where] = remembered
-            if self._cache is not None:
-                self._cache.store([(file.where, remembered)])
-
-    def _remembered(self) -> dict[str, Remembered]:
-        if self._known is None:
-            self._known = self._cache.load() if self._cache is not None else {}
-        return self._known
+            self._records.remember({file.where: remembered})
+        return info_of(file, remembered)
 
     def _find(self, folders: Sequence[Path], name: str) -> LoraFile:
         file = lora_folder.find(folders, name)
@@ -275,17 +314,11 @@ class LoraLibrary:
         return file
 
 
-def _info_of(file: LoraFile, remembered: Remembered) -> LoraInfo:
-    examined, sha256, autov3 = remembered.examined, remembered.sha256, remembered.autov3
-    return LoraInfo(
-        name=file.name,
-        path=file.path,
-        size_bytes=file.size_bytes,
-        modified=file.modified,
-        description=examined.description,
-        problem=examined.problem,
-        supplied=examined.supplied,
-        hashes=FileHashes(sha256, autov2_of(sha256), autov3) if sha256 else None,
+def _no_access() -> Forbidden:
+    return Forbidden(
+        "This server has no access to ComfyUI's loras folder.",
+        hint="Set COMFYUI_DIR to ComfyUI's folder on this machine, and start this server again.",
+        details={"setting": "COMFYUI_DIR"},
     )
 
 
@@ -298,37 +331,3 @@ def _require_lora(part: Path, name: str) -> None:
             hint="Check the file where it came from (its size and sha256), and send it again.",
             details={"filename": name, "reason": error.reason},
         ) from None
-
-
-def _matches(
-    file: LoraFile, description: LoraDescription | None, architecture: str | None, words: Sequence[str]
-) -> bool:
-    if architecture is not None and architecture != (description.architecture if description else UNKNOWN):
-        return False
-    text = "\n".join((file.name, *(description.trigger_words if description else ()))).lower() if words else ""
-    return all(word in text for word in words)
-
-
-def _place(file: LoraFile, sort: Sort) -> tuple[float, str]:
-    if sort == "modified":
-        return -file.modified_s, file.name
-    return (-file.size_bytes if sort == "size" else 0), file.name
-
-
-def _write_cursor(sort: Sort, last: LoraFile) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps([sort, *_place(last, sort)])).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str, sort: Sort) -> tuple[float, str]:
-    try:
-        value: Any = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        written, place, name = value
-        if written == sort:
-            return float(place), str(name)
-    except (binascii.Error, ValueError, TypeError):
-        pass
-    raise InvalidArguments(
-        "`cursor` is not from this list.",
-        hint="Send `next_cursor` of the page before, with the same `sort`; leave it out for the first page.",
-        details={"field": "cursor", "value": cursor[:200]},
-    )

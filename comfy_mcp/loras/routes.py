@@ -5,14 +5,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from comfy_mcp.loras.library import LoraLibrary
+from comfy_mcp.loras.remote import out_of_reach
 from mcp_toolserver.files import ranged_file_response
 
 
 def lora_routes(library: LoraLibrary) -> list[Route]:
-    """Return `GET` and `HEAD /loras/{name}`; the name may have sub-folders. Unknown names raise NotFound."""
+    """Return `GET` and `HEAD /loras/{name}`; the name may have sub-folders. Unknown names raise NotFound,
+    and names on another machine Forbidden.
+    """
 
     async def download(request: Request) -> Response:
         info = await library.info(request.path_params["name"], hashes=False)
+        if info.path is None:
+            raise out_of_reach(info.name, "fetch")
         return await ranged_file_response(info.path, request, sha256=info.hashes.sha256 if info.hashes else None)
 
     return [Route("/loras/{name:path}", download, methods=["GET"])]

@@ -7,7 +7,8 @@ from typing import Any
 import orjson
 
 from comfy_mcp.loras.folder import supplied_path
-from comfy_mcp.loras.library import LoraInfo, LoraLibrary
+from comfy_mcp.loras.info import LoraInfo
+from comfy_mcp.loras.library import LoraLibrary
 from comfy_mcp.loras.names import accepted_name
 from lora_files.header import BadSafetensors, check_opening
 from mcp_toolserver.errors import Conflict, InvalidArguments
@@ -18,9 +19,6 @@ from mcp_toolserver.uploads.plan import State
 from mcp_toolserver.uploads.progress import StartUpload, UploadProgress
 from mcp_toolserver.uploads.store import UploadStore
 from mcp_toolserver.uploads.uploads import Uploads
-
-STORE = ".uploads"
-"""The dot-directory in the loras folder, and so on its file system: neither ComfyUI nor the library looks into it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ class LoraUploads:
         uploads = await self.uploads()
         request = replace(request, filename=accepted_name(request.filename))
         if request.upload_id is None or await uploads.find(request.upload_id) is None:
-            await self._library.accept(request.filename, overwrite=request.overwrite)
+            await self._library.accept(request.filename, overwrite=request.overwrite, size_bytes=request.total_bytes)
         return await uploads.start(request)
 
     async def append(self, upload_id: str, index: int, chunk: str, chunk_sha256: str | None) -> UploadProgress:
@@ -79,7 +77,7 @@ class LoraUploads:
     async def receive_whole(self, request: StartUpload, data: bytes, report: Report = unheard) -> UploadedLora:
         """Install a LoRA that came in one piece; nothing stays behind when it is refused."""
         uploads = await self.uploads()
-        name = await self._library.accept(request.filename, overwrite=request.overwrite)
+        name = await self._library.accept(request.filename, overwrite=request.overwrite, size_bytes=request.total_bytes)
         installation = _Installation(self._library)
         receipt = await uploads.receive_whole(replace(request, filename=name), data, installation, report)
         return UploadedLora(installation.lora or await self._installed(receipt), receipt)
@@ -94,15 +92,17 @@ class LoraUploads:
     async def uploads(self) -> Uploads:
         """Return the uploads into the folder that LoRAs are written to; raises Forbidden or NotFound without one."""
         # Where the folder is may have to be asked of ComfyUI; appending goes on in the store that was opened last.
-        root = await self._library.folder() / STORE
+        root = await self._library.work_folder()
         if root not in self._stores:
             self._stores[root] = Uploads(UploadStore(root), inspect=_require_lora)
         self._latest = self._stores[root]
         return self._latest
 
     async def _installed(self, receipt: Receipt) -> LoraInfo:
-        lora = await self._library.info(receipt.filename, hashes=False)
-        return lora if lora.hashes else await self._library.info(receipt.filename)
+        elsewhere = await self._library.having(receipt.sha256)
+        lora = elsewhere or await self._library.info(receipt.filename, hashes=False)
+        lora = lora if lora.hashes else await self._library.info(receipt.filename)
+        return await self._library.with_listing(lora)
 
     async def _with_metadata(self, lora: LoraInfo, manifest: Manifest, receipt: Receipt) -> LoraInfo:
         # The server may have died right after publishing a LoRA, before what was said of it was written beside it.
@@ -111,7 +111,7 @@ class LoraUploads:
             return lora
         written = orjson.dumps(dict(manifest.metadata), option=orjson.OPT_INDENT_2)
         await write_file_atomically(supplied_path(lora.path), written)
-        return await self._library.info(lora.name)
+        return replace(await self._library.info(lora.name), listed=lora.listed, notices=lora.notices)
 
 
 def _require_lora(manifest: Manifest, opening: bytes) -> None:
@@ -143,4 +143,4 @@ class _Installation:
             there = await self._library.info(manifest.filename)
             if there.hashes is None or there.hashes.sha256 != sha256:
                 raise
-            self.lora = there
+            self.lora = await self._library.with_listing(there)

@@ -9,7 +9,9 @@ from anyio import to_thread
 from pydantic import AliasChoices, Field
 
 from comfy_mcp.loras.checks import LoraChecks
-from comfy_mcp.loras.library import LoraInfo, LoraLibrary
+from comfy_mcp.loras.info import LoraInfo
+from comfy_mcp.loras.library import LoraLibrary
+from comfy_mcp.loras.remote import out_of_reach
 from lora_files.describe import LoraNetwork
 from lora_files.training import Training
 from mcp_toolserver.errors import TooLarge
@@ -73,10 +75,10 @@ class LoraSummary(Result):
     """A LoRA in a list."""
 
     name: str = Field(description="What LoraLoader takes as `lora_name`.")
-    size_bytes: int = Field(description="Size of the file.")
-    modified: datetime = Field(description="When the file was last changed, in UTC.")
+    size_bytes: int | None = Field(description="Size of the file; null where ComfyUI does not tell it.")
+    modified: datetime | None = Field(description="When the file was last changed, in UTC; null where that is unknown.")
     architecture: str = Field(description="Kind of model it fits, or unknown.")
-    rank: int | None = Field(description="Rank of most layers; null where there is none.")
+    rank: int | None = Field(description="Rank of most layers; null where there is none, or it is not known.")
     trigger_words: list[str] = Field(description="Words that call its subject in a prompt.")
     problem: str | None = Field(default=None, description="Why it cannot be used, where that is so.")
 
@@ -87,15 +89,16 @@ class LoraList(Result):
     loras: list[LoraSummary] = Field(description="The LoRAs of this page.")
     total: int = Field(description="How many match in all.")
     next_cursor: str | None = Field(description="Send it as `cursor` for the next page; null on the last one.")
+    warnings: list[str] = Field(description="What is wrong with the folders, and what is not known of these LoRAs.")
 
 
 class LoraDetails(Result):
     """Everything that a LoRA's file tells."""
 
     name: str = Field(description="What LoraLoader takes as `lora_name`.")
-    size_bytes: int = Field(description="Size of the file.")
-    modified: datetime = Field(description="When the file was last changed, in UTC.")
-    sha256: str | None = Field(description="Digest of the file in hex; null where it was not asked for.")
+    size_bytes: int | None = Field(description="Size of the file; null where ComfyUI does not tell it.")
+    modified: datetime | None = Field(description="When the file was last changed, in UTC; null where that is unknown.")
+    sha256: str | None = Field(description="Digest of the file in hex; null where it is unknown or was not asked for.")
     autov2: str | None = Field(description="Short digest by which model sites know the file.")
     autov3: str | None = Field(description="Short digest of the tensors alone; null where it was not computed.")
     architecture: str = Field(description="Kind of model it fits: flux, sdxl, sd15, wan, …, or unknown.")
@@ -155,7 +158,12 @@ def lora_tools(library: LoraLibrary, checks: LoraChecks, *, max_base64_bytes: in
         page = await library.list(
             query=args.query, architecture=args.architecture, sort=args.sort, limit=args.limit, cursor=args.cursor
         )
-        return LoraList(loras=[summary_of(lora) for lora in page.loras], total=page.total, next_cursor=page.next_cursor)
+        return LoraList(
+            loras=[summary_of(lora) for lora in page.loras],
+            total=page.total,
+            next_cursor=page.next_cursor,
+            warnings=list(page.warnings),
+        )
 
     async def get_info(args: GetLoraInfo, call: Call) -> LoraDetails:
         return details_of(await library.info(args.lora_name, hashes=args.include_hashes, report=call.report))
@@ -183,28 +191,32 @@ def lora_tools(library: LoraLibrary, checks: LoraChecks, *, max_base64_bytes: in
 
     async def download(args: DownloadLora, call: Call) -> LoraDownload:
         lora = await library.info(args.lora_name, report=call.report)
+        path, size_bytes = lora.path, lora.size_bytes
+        if path is None or size_bytes is None:
+            raise out_of_reach(lora.name, "fetch")
         answer = LoraDownload(
             lora_name=lora.name,
-            filename=lora.path.name,
-            size_bytes=lora.size_bytes,
+            filename=path.name,
+            size_bytes=size_bytes,
             sha256=lora.hashes.sha256 if lora.hashes else None,
             format=args.format,
         )
-        url = url_of(lora, call)
+        # Over stdio, which has no address: the file itself, on this machine.
+        url = f"{call.base_url}/loras/{quote(lora.name)}" if call.base_url else path.as_uri()
         if args.format == "url":
             return answer.model_copy(update={"url": url})
-        if lora.size_bytes > max_base64_bytes:
+        if size_bytes > max_base64_bytes:
             raise TooLarge(
-                f"`{lora.name}` has {lora.size_bytes} bytes, and base64 is given up to {max_base64_bytes}.",
+                f"`{lora.name}` has {size_bytes} bytes, and base64 is given up to {max_base64_bytes}.",
                 hint=f"Ask with `format: url`, or fetch {url} in ranges.",
-                details={"size_bytes": lora.size_bytes, "limit_bytes": max_base64_bytes, "url": url},
+                details={"size_bytes": size_bytes, "limit_bytes": max_base64_bytes, "url": url},
             )
-        content = await to_thread.run_sync(lambda: pybase64.b64encode(lora.path.read_bytes()).decode("ascii"))
+        content = await to_thread.run_sync(lambda: pybase64.b64encode(path.read_bytes()).decode("ascii"))
         return answer.model_copy(update={"content": content})
 
     async def delete(args: DeleteLora, call: Call) -> LoraDeleted:
         lora = await library.delete(args.lora_name)
-        return LoraDeleted(name=lora.name, freed_bytes=lora.size_bytes)
+        return LoraDeleted(name=lora.name, freed_bytes=lora.size_bytes or 0)
 
     return [
         Tool(name="list-loras", args=ListLoras, result=LoraList, effect=Effect.READ, run=list_loras),
@@ -230,7 +242,8 @@ def summary_of(lora: LoraInfo) -> LoraSummary:
 
 def details_of(lora: LoraInfo) -> LoraDetails:
     """Return everything that is known of a LoRA."""
-    description, hashes = lora.description, lora.hashes
+    said, description, hashes = lora.said, lora.description, lora.hashes
+    unreadable = [] if said else [lora.problem or "It cannot be read."]
     return LoraDetails(
         name=lora.name,
         size_bytes=lora.size_bytes,
@@ -239,20 +252,15 @@ def details_of(lora: LoraInfo) -> LoraDetails:
         autov2=hashes.autov2 if hashes else None,
         autov3=hashes.autov3 if hashes else None,
         architecture=lora.architecture,
-        base_model=description.base_model if description else None,
+        base_model=said.base_model if said else None,
         network=description.network if description else None,
         key_format=description.key_format if description else "unknown",
         trigger_words=lora.trigger_words,
-        tags=description.tags if description else {},
-        training=description.training if description else None,
+        tags=said.tags if said else {},
+        training=said.training if said else None,
         loader=description.loader if description else None,
         suggested_strength=description.suggested_strength if description else None,
-        warnings=[*lora.notices, *(description.warnings if description else [lora.problem or "It cannot be read."])],
-        metadata=description.metadata if description else {},
+        warnings=[*lora.notices, *(description.warnings if description else unreadable)],
+        metadata=said.metadata if said else {},
         supplied_metadata=dict(lora.supplied),
     )
-
-
-def url_of(lora: LoraInfo, call: Call) -> str:
-    """Return where a LoRA can be fetched; over stdio, which has no address, the file itself on this machine."""
-    return f"{call.base_url}/loras/{quote(lora.name)}" if call.base_url else lora.path.as_uri()

@@ -5,6 +5,11 @@ from pydantic import Field
 from comfy_mcp.system import System, SystemState
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
 
+_EMBEDDED = (
+    "This is the embedded engine, a miniature model that renders 32 x 32 pixels and scales them; set COMFYUI_API_URL to"
+    " render with ComfyUI."
+)
+
 
 class GetSystemInfo(Arguments):
     """Tell which engine renders, its version, devices, memory and queue."""
@@ -62,12 +67,7 @@ def system_tools(system: System) -> list[AnyTool]:
             devices=_devices(state),
             queue_running=len(state.queue.running),
             queue_pending=len(state.queue.pending),
-            warnings=[
-                "This is the embedded engine, a miniature model that renders 32 x 32 pixels and scales them; set "
-                "COMFYUI_API_URL to render with ComfyUI."
-            ]
-            if embedded
-            else [],
+            warnings=[*([_EMBEDDED] if embedded else []), *state.doubts],
         )
 
     async def free(args: FreeMemory, call: Call) -> FreedMemory:

@@ -181,6 +181,10 @@ class LoraInstalled(Result):
     sha256: str = Field(description="Digest of the file that arrived, in hex.")
     checksum_verified: bool = Field(description="Whether a digest that the caller gave was compared, and was the same.")
     seconds: float = Field(description="From the start of the upload to its end.")
+    listed: bool | None = Field(
+        description="Whether ComfyUI lists it now, so that workflows can use it; null where ComfyUI did not answer."
+    )
+    warnings: list[str] = Field(description="What to do where it is not listed, or ComfyUI may use older weights.")
 
 
 def upload_tools(uploads: LoraUploads) -> list[AnyTool]:
@@ -282,4 +286,6 @@ def _installed(uploaded: UploadedLora) -> LoraInstalled:
         sha256=receipt.sha256,
         checksum_verified=receipt.checksum_verified,
         seconds=receipt.seconds,
+        listed=uploaded.lora.listed,
+        warnings=list(uploaded.lora.notices),
     )

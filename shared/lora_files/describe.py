@@ -32,22 +32,27 @@ class LoraNetwork(BaseModel):
     text_encoder: bool = Field(description="Whether it changes a text encoder too.")
 
 
-class LoraDescription(BaseModel):
-    """What the header of a LoRA file tells."""
+class LoraSaid(BaseModel):
+    """What the metadata of a LoRA file tells, where nothing but the metadata can be read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     architecture: str = Field(description="The kind of model it fits: flux, sdxl, sd15, sd3, wan, …, or unknown.")
     base_model: str | None = Field(default=None, description="The model it was trained on, as precisely as known.")
-    network: LoraNetwork = Field(description="Kind, rank, alpha, data type and extent.")
-    key_format: str = Field(description="Naming of its layers: kohya, diffusers, peft, comfyui, onetrainer, lycoris, …")
     trigger_words: list[str] = Field(default_factory=list, description="Words that call its subject in a prompt.")
     tags: dict[str, int] = Field(default_factory=dict, description="Frequent caption tags with their counts.")
     training: Training = Field(default_factory=Training, description="How it was trained.")
+    metadata: dict[str, str] = Field(default_factory=dict, description="The file's metadata, as it stands there.")
+
+
+class LoraDescription(LoraSaid):
+    """What the header of a LoRA file tells."""
+
+    network: LoraNetwork = Field(description="Kind, rank, alpha, data type and extent.")
+    key_format: str = Field(description="Naming of its layers: kohya, diffusers, peft, comfyui, onetrainer, lycoris, …")
     loader: str = Field(description="The ComfyUI node to load it with: LoraLoader or LoraLoaderModelOnly.")
     suggested_strength: float = Field(description="A strength to begin with.")
     warnings: list[str] = Field(default_factory=list, description="What may go wrong with it.")
-    metadata: dict[str, str] = Field(default_factory=dict, description="The file's metadata, as it stands there.")
 
 
 def describe_file(path: Path) -> LoraDescription:
@@ -86,6 +91,19 @@ def describe_lora(header: SafetensorsHeader, alphas: Iterable[float] = ()) -> Lo
         loader="LoraLoader" if network.text_encoder else "LoraLoaderModelOnly",
         suggested_strength=0.8 if detection.architecture in _GENTLE else 1.0,
         warnings=list(_warnings(network, detection, alphas, metadata)),
+        metadata=dict(metadata),
+    )
+
+
+def describe_metadata(metadata: Mapping[str, str]) -> LoraSaid:
+    """Tell what can be told of a LoRA from its metadata alone: nothing of its layers, and so no rank."""
+    detection = detect_architecture((), metadata)
+    return LoraSaid(
+        architecture=detection.architecture,
+        base_model=_base_model(metadata, detection),
+        trigger_words=trigger_words_of(metadata),
+        tags=tags_of(metadata),
+        training=training_of(metadata),
         metadata=dict(metadata),
     )
 

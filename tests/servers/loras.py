@@ -9,7 +9,7 @@ from comfy_mcp.engines.comfyui_http import fixed
 from comfy_mcp.engines.selection import Selected
 from comfy_mcp.loras.checks import LoraChecks
 from comfy_mcp.loras.library import LoraLibrary
-from comfy_mcp.models.folders import ModelFolders
+from comfy_mcp.models.folders import ModelFolders, Place
 from comfy_mcp.models.models import Models
 from comfy_mcp.tools.loras import lora_tools
 from mcp_toolserver.tools import Call, Toolbox
@@ -22,8 +22,8 @@ TINY = {"transformer.single_transformer_blocks.0.attn.to_q": (96, 96)}
 def library_over(folders: Sequence[Path], cache_file: Path | None = None) -> LoraLibrary:
     """Return a library over fixed folders."""
 
-    async def answer() -> Sequence[Path]:
-        return folders
+    async def answer() -> Place:
+        return Place(tuple(folders))
 
     return LoraLibrary(answer, cache_file=cache_file)
 

@@ -2,12 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from comfy_mcp.loras.library import LoraLibrary
+from comfy_mcp.models.folders import Place
 from mcp_toolserver.errors import BackendUnavailable, Conflict, InvalidArguments, ToolError
 from tests.servers.loras import SD15, TINY, call, flux, library_over
 from tests.unit.lora_files.files import KOHYA, pairs, write
@@ -43,15 +43,15 @@ async def test_installs_a_checked_file_whole(library: LoraLibrary, folder: Path,
 async def test_replaces_only_when_asked_and_tells_comfyui(folder: Path, tmp_path: Path) -> None:
     told: list[str] = []
 
-    async def folders() -> Sequence[Path]:
-        return [folder]
+    async def places() -> Place:
+        return Place((folder,))
 
     async def replaced(name: str) -> None:
         told.append(name)
         if len(told) > 1:
             raise BackendUnavailable("ComfyUI does not answer.")
 
-    library = LoraLibrary(folders, replaced=replaced)
+    library = LoraLibrary(places, replaced=replaced)
     write(tmp_path / "1.part", pairs(TINY), {"first": "1"})
     await library.install(tmp_path / "1.part", "a.safetensors", metadata={"note": "first"})
     second = write(tmp_path / "2.part", pairs(TINY), {"second": "2"})

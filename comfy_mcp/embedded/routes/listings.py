@@ -96,6 +96,16 @@ def internal_routes(folders: Folders) -> list[Route]:
     return [Route("/internal/folder_paths", folder_paths), Route("/internal/files/{folder_type}", files)]
 
 
+def asset_routes() -> list[Route]:
+    """Return the route of assets, which exists under `/api` alone, and is off as without --enable-assets."""
+
+    def disabled(request: Request) -> Response:
+        message = "Assets system is disabled. Start the server with --enable-assets to use this feature."
+        return json_answer({"error": {"code": "SERVICE_DISABLED", "message": message, "details": {}}}, 503)
+
+    return [Route("/api/assets", disabled, methods=["GET", "POST"])]
+
+
 def _modified(path: Path) -> float:
     return path.stat().st_mtime
 

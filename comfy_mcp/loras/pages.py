@@ -1,0 +1,92 @@
+"""One page of a list of LoRAs: filtered, sorted, and continued by a cursor. Pure."""
+
+import base64
+import binascii
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+
+from comfy_mcp.loras.cache import Remembered
+from comfy_mcp.loras.folder import LoraFile
+from lora_files.architectures import UNKNOWN
+from mcp_toolserver.errors import InvalidArguments
+
+Sort = Literal["name", "modified", "size"]
+Known = tuple[LoraFile, Remembered | None]
+"""A file, and what was read from it; None where nothing has been read yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a caller wants to see: `words` must all occur in name or trigger words, `after` is where to go on."""
+
+    words: tuple[str, ...]
+    architecture: str | None
+    sort: Sort
+    limit: int
+    after: tuple[float, str] | None
+
+    @property
+    def reads_files(self) -> bool:
+        """Tell whether names alone do not answer it."""
+        return bool(self.words) or self.architecture is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of files: `total` counts all that match, `next_cursor` continues after this page."""
+
+    files: Sequence[Known]
+    total: int
+    next_cursor: str | None
+
+
+def wish_of(query: str | None, architecture: str | None, sort: Sort, limit: int, cursor: str | None) -> Wish:
+    """Return what a caller wants; raises InvalidArguments for a cursor that is not from this list."""
+    words = tuple(query.lower().replace("\\", "/").split()) if query else ()
+    return Wish(words, architecture, sort, limit, _read_cursor(cursor, sort) if cursor else None)
+
+
+def page_of(known: Iterable[Known], wish: Wish) -> Page:
+    """Return the page; by `modified` the newest come first, by `size` the largest."""
+    found = [each for each in known if _matches(each, wish)]
+    found.sort(key=lambda each: _place(each[0], wish.sort))
+    rest = found if wish.after is None else [each for each in found if _place(each[0], wish.sort) > wish.after]
+    following = _write_cursor(wish.sort, rest[wish.limit - 1][0]) if len(rest) > wish.limit else None
+    return Page(rest[: wish.limit], len(found), following)
+
+
+def _matches(known: Known, wish: Wish) -> bool:
+    file, remembered = known
+    said = remembered.examined.said if remembered else None
+    if wish.architecture is not None and wish.architecture != (said.architecture if said else UNKNOWN):
+        return False
+    text = "\n".join((file.name, *(said.trigger_words if said else ()))).lower() if wish.words else ""
+    return all(word in text for word in wish.words)
+
+
+def _place(file: LoraFile, sort: Sort) -> tuple[float, str]:
+    if sort == "modified":
+        return -(file.modified_s or 0), file.name
+    return (-(file.size_bytes or 0) if sort == "size" else 0), file.name
+
+
+def _write_cursor(sort: Sort, last: LoraFile) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps([sort, *_place(last, sort)])).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str, sort: Sort) -> tuple[float, str]:
+    try:
+        value: Any = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        written, place, name = value
+        if written == sort:
+            return float(place), str(name)
+    except (binascii.Error, ValueError, TypeError):
+        pass
+    raise InvalidArguments(
+        "`cursor` is not from this list.",
+        hint="Send `next_cursor` of the page before, with the same `sort`; leave it out for the first page.",
+        details={"field": "cursor", "value": cursor[:200]},
+    )
