@@ -35,9 +35,9 @@ class FakeAitkUi:
     """One server, with everything below `root`."""
 
     def __init__(
-        self, root: Path, *, token: str | None = None, command: list[str] | None = None, machine: str | None = None
+        self, root: Path, *, token: str | None = None, machine: str | None = None, worker: type[Worker] = Worker
     ) -> None:
-        """Take the token that AI_TOOLKIT_AUTH would hold, and what to start in place of the embedded trainer.
+        """Take the token that AI_TOOLKIT_AUTH would hold, and what works off the queues.
 
         With `machine`, it tells and hears that path for `root`, as a server does whose disk is another machine's.
         """
@@ -49,7 +49,7 @@ class FakeAitkUi:
             "MODELS_PATH": str(root / "models"),
         }
         self.tables = Tables()
-        self.worker = Worker(self.tables, root / "output", root, command)
+        self.worker = worker(self.tables, root / "output", root)
         self.token = token
         self.requests: list[str] = []
         # What it answers to the next requests of a path, such as an error; None as always.
@@ -129,7 +129,7 @@ class FakeAitkUi:
 
     async def _cpu(self, request: Request) -> Response:
         memory = {"totalMemory": 24152.05, "availableMemory": 22503.63, "freeMemory": 11592.77}
-        return JSONResponse({"name": "Stand-in", "cores": 2, "temperature": 0, **memory, "currentLoad": 59.1})
+        return JSONResponse({"name": "Intel Xeon® Processor", "cores": 2, "temperature": 0, **memory, "currentLoad": 59.1})
 
     async def _jobs(self, request: Request) -> Response:
         query = request.query_params

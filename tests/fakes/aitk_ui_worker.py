@@ -12,10 +12,11 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from aitk_mcp.job_log import Progress, read_progress
 from tests.fakes.aitk_ui_jobs import Job, Tables
+from tests.fakes.scripted_trainer import ScriptedTrainer
 
 _TICK_S = 0.05
 _HEARS_WITHIN_S = 2.0
@@ -25,27 +26,46 @@ _ERROR = re.compile(r"^Error running job: (.*)$", re.MULTILINE)
 _WORDS = {"loading model": "Loading model", "loading dataset": "Loading dataset", "training": "Training"}
 
 
+class Child(Protocol):
+    """A running trainer."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self) -> int | None: ...
+
+    def kill(self) -> None: ...
+
+    def send_signal(self, number: int, /) -> None: ...
+
+
 class Worker:
     """Start the next job of each running queue, and follow those that run."""
 
-    def __init__(self, tables: Tables, training_folder: Path, root: Path, command: list[str] | None = None) -> None:
+    def __init__(self, tables: Tables, training_folder: Path, root: Path) -> None:
         self.tables = tables
         self.training_folder = training_folder
-        self.command = command or [sys.executable, "-m", "aitk_mcp.embedded.run"]
+        self.command = [sys.executable, "-m", "aitk_mcp.embedded.run"]
         self._root = root
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._unwatched: list[subprocess.Popen[bytes]] = []
+        self._processes: dict[str, Child] = {}
+        self._unwatched: list[Child] = []
         self._saves: dict[str, int] = {}
         self._told: set[str] = set()
 
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
-            for queue in list(self.tables.queues.values()):
-                self._process(queue.gpu_ids)
-            for job_id in list(self._processes):
-                self._follow(job_id)
+            self.look()
             await asyncio.sleep(_TICK_S)
+
+    def look(self) -> None:
+        """Start what is due, and write into the rows what the trainers have done."""
+        for queue in list(self.tables.queues.values()):
+            self._process(queue.gpu_ids)
+        for job_id in list(self._processes):
+            self._follow(job_id)
 
     def living(self) -> list[int]:
         """Return the pids of the trainers that have not ended."""
@@ -129,26 +149,29 @@ class Worker:
         process["model"] = {**process["model"], "arch": "flux"}
         path = folder / ".job_config.json"
         path.write_text(json.dumps(config, indent=2))
-        environment = {**os.environ, "AITK_JOB_ID": job.id, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
-        with log.open("ab") as out:
-            try:
-                child = subprocess.Popen(
-                    [*self.command, str(path)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=out,
-                    cwd=self._root,
-                    env=environment,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                message = f"Error launching job process: {error}"
-                out.write(f"{message}\n".encode())
-                job.change(status="error", info=message, pid=None)
-                return
+        try:
+            child = self._launched(job, path, log)
+        except OSError as error:
+            message = f"Error launching job process: {error}"
+            log.write_text(f"{message}\n")
+            job.change(status="error", info=message, pid=None)
+            return
         self._processes[job.id] = child
         job.change(pid=child.pid)
         (folder / "pid.txt").write_text(str(child.pid))
+
+    def _launched(self, job: Job, config: Path, log: Path) -> Child:
+        environment = {**os.environ, "AITK_JOB_ID": job.id, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
+        with log.open("ab") as out:
+            return subprocess.Popen(
+                [*self.command, str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd=self._root,
+                env=environment,
+                start_new_session=True,
+            )
 
     def _follow(self, job_id: str) -> None:
         process = self._processes[job_id]
@@ -223,3 +246,24 @@ class Worker:
                 job.step = saved[-1] if saved else 0
             elif job.status == "running":
                 job.change(status="error", info=message, pid=None)
+
+
+class SteppedWorker(Worker):
+    """Work only when told to, with trainers that do one thing each time."""
+
+    async def run(self) -> None:
+        """Do nothing by itself."""
+
+    def go_on(self) -> None:
+        """Let every trainer do its next thing, and see to the queues."""
+        for trainer in [*self._processes.values(), *self._unwatched]:
+            if isinstance(trainer, ScriptedTrainer):
+                trainer.go_on()
+        self.look()
+
+    def kill(self, job: Job) -> None:
+        """Kill the trainer of a job."""
+        self._processes[job.id].kill()
+
+    def _launched(self, job: Job, config: Path, log: Path) -> Child:
+        return ScriptedTrainer(config, log)

@@ -121,7 +121,7 @@ async def test_everything_goes_through_the_api_of_another_machine(serve: Serve, 
         assert (done["status"], done["model_path"]) == ("completed", "cat/cat.safetensors")
         await downloads(url, tmp_path / "toolkit" / "output" / "cat", job_id)
         stats = await call(url, "get-system-stats")
-        assert (stats["hostname"], stats["system"], stats["disks"]) == ("127.0.0.1", "Stand-in", [])
+        assert (stats["hostname"], stats["system"], stats["disks"]) == ("127.0.0.1", "Intel Xeon® Processor", [])
         assert (await call(url, "delete-dataset", dataset_name="cats_"))["images"] == 3
         deleted = await call(url, "delete-training-job", job_id=job_id, delete_models=True)
         assert deleted["deleted_models"] == ["cat/cat.safetensors"]

@@ -1,7 +1,7 @@
 """Send to a stand-in what was once sent to the real server, and compare what comes back."""
 
 import json
-import time
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -9,31 +9,39 @@ from urllib.parse import quote
 
 import anyio
 import httpx
+from anyio import to_thread
 
 from tests.fakes.aitk_ui import FakeAitkUi
+from tests.fakes.aitk_ui_worker import SteppedWorker
 
-PATIENCE_S = 180
+# More than the longest training between two requests has steps.
+_MOST_TURNS = 2000
 # What an answer must say word for word; of everything else the kind.
 _WORDS = {
     *("status", "info", "stop", "return_to_queue", "save_now", "sample_now", "job_type", "job_ref", "total_steps"),
     *("name", "gpu_ids", "queue_position", "is_running", "error", "success", "isAuthenticated", "key", "keys", "reset"),
     *("HF_TOKEN", "TRAINING_FOLDER", "DATASETS_FOLDER", "MODELS_PATH"),
+    *("root", "images", "captions", "message", "ok", "zipPath", "fileName", "hasNvidiaSmi", "exists"),
 }
-# The trainers word a missing dataset differently, and ours may be past a save, or its end, before the next request.
-_OTHER_WORDS = {
-    ("209_badds_job", "info"),
-    *((name, word) for name in ("120_save_now", "121_sample_now") for word in ("status", "info", "save_now")),
-}
+_CAPTION = b"a photo of a cat, sitting"
+_BYTES = re.compile(r"<(?P<count>\d+) bytes (?P<kind>.+)>")
 _CHANGES = ("start", "stop", "mark_stopped", "delete")
 
 
 class Replay:
-    """Replay captured exchanges, with the ids and folders of this run in the place of theirs."""
+    """Replay captured exchanges, with the ids and folders of this run in the place of theirs.
 
-    def __init__(self, fake: FakeAitkUi, client: httpx.AsyncClient) -> None:
-        self.fake, self._client = fake, client
+    Nothing happens between two requests, unless a captured answer shows that something has.
+    """
+
+    def __init__(self, fake: FakeAitkUi, worker: SteppedWorker, client: httpx.AsyncClient) -> None:
+        self.fake, self.worker, self._client = fake, worker, client
         root = f"{fake.root}/"
-        self._ours = {"/ai-toolkit/": root, quote("/ai-toolkit/", safe=""): quote(root, safe="")}
+        self._ours = {
+            "/ai-toolkit/": root,
+            quote("/ai-toolkit/", safe=""): quote(root, safe=""),
+            "/sandbox_ds": f"{root}sandbox",
+        }
         self._log_end = 0
 
     async def play(self, path: Path) -> None:
@@ -46,25 +54,34 @@ class Replay:
             # It was answered with the row as it was before.
             await self.comes(name, capture["response"])
         is_look = capture["method"] == "GET" and not is_change and not verb.endswith("_now")
-        deadline = time.monotonic() + (PATIENCE_S if is_look else 0)
-        while differences := self._compare(name, capture, await self._send(capture)):
-            assert time.monotonic() < deadline, f"{name}: {differences}"
+        differences: list[str] = []
+        for _ in range(_MOST_TURNS if is_look else 1):
+            differences = self._compare(name, capture, await self._send(capture))
+            if not differences:
+                return
+            await to_thread.run_sync(self.worker.go_on)
+        raise AssertionError(f"{name}: {differences}")
 
     async def comes(self, name: str, expected: Mapping[str, Any]) -> None:
-        """Wait until the row of a job or queue is as captured."""
-        deadline = time.monotonic() + PATIENCE_S
-        while differences := _differences(name, self._here(expected), await self._row(expected)):
-            assert time.monotonic() < deadline, f"before {name}: {differences}"
+        """Let the trainers go on until the row of a job or queue is as captured."""
+        found: Any = None
+        for _ in range(_MOST_TURNS):
+            found = await self._row(expected)
+            if not _differences(self._here(expected), found):
+                return
+            await to_thread.run_sync(self.worker.go_on)
+        raise AssertionError(f"before {name}: {_differences(self._here(expected), found)}")
 
     async def trains(self, job_name: str) -> int:
-        """Wait until a job trains, and return its pid."""
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
+        """Let the trainers go on until a job trains, and return its pid."""
+        row: Any = None
+        for _ in range(_MOST_TURNS):
             rows = (await self._client.get("/api/jobs")).json()["jobs"]
             row = next(row for row in rows if row["name"] == job_name)
             if row["status"] == "running" and row["info"] == "Training":
                 return int(row["pid"])
-            assert time.monotonic() < deadline, row
+            await to_thread.run_sync(self.worker.go_on)
+        raise AssertionError(row)
 
     async def start(self, *job_names: str) -> None:
         """Do what no capture shows: put jobs into their queue."""
@@ -89,8 +106,12 @@ class Replay:
             self._here(capture["path"]),
             params=params,
             json=request.get("json"),
+            data=request.get("data"),
+            files=_files(request),
             headers=request.get("headers"),
         )
+        if capture["path"] == "/api/img/upload":
+            self._ours.setdefault(capture["response"]["files"][0], response.json()["files"][0])
         if capture["path"] == "/api/jobs" and capture["method"] == "POST" and response.status_code == 200:
             self._ours.setdefault(capture["response"]["id"], response.json()["id"])
         if capture["path"].endswith("/log"):
@@ -105,9 +126,12 @@ class Replay:
             return [f"no header {missing}"]
         kind = capture["response_headers"].get("content-type", "").partition(";")[0]
         if kind == "application/json":
-            return _differences(name, self._here(capture["response"]), response.json())
-        if kind == "application/octet-stream":
-            return []
+            return _differences(self._here(capture["response"]), response.json())
+        if counted := _BYTES.fullmatch(capture["response"]):
+            # Ours are other LoRAs.
+            is_ours = response.content and kind == "application/octet-stream"
+            told = (len(response.content), response.headers["content-type"])
+            return [] if is_ours or told == (int(counted["count"]), counted["kind"]) else [f"{told}"]
         return [] if response.text.startswith(capture["response"]) else [f"{response.text[:80]!r}"]
 
     def _here(self, value: Any) -> Any:
@@ -117,8 +141,19 @@ class Replay:
         return json.loads(text)
 
 
-def _differences(name: str, expected: Any, found: Any, where: str = "") -> list[str]:
-    if where in _WORDS and (name, where) not in _OTHER_WORDS:
+def _files(request: Mapping[str, Any]) -> list[tuple[str, tuple[str, bytes, str]]] | None:
+    """Return files of the captured sizes; the caption is one that later answers show."""
+    if "files(multipart)" not in request:
+        return None
+    files: list[tuple[str, tuple[str, bytes, str]]] = []
+    for field, name, size, kind in cast(list[list[str]], request["files(multipart)"]):
+        count = int(size.split()[0])
+        files.append((field, (name, _CAPTION[:count] if kind == "text/plain" else bytes(count), kind)))
+    return files
+
+
+def _differences(expected: Any, found: Any, where: str = "") -> list[str]:
+    if where in _WORDS or _are_names(expected):
         return [] if expected == found else [f"{where}: {found!r} for {expected!r}"]
     if where == "job_config":
         return [] if json.loads(expected) == json.loads(found) else ["another config"]
@@ -126,13 +161,19 @@ def _differences(name: str, expected: Any, found: Any, where: str = "") -> list[
         theirs, ours = cast(dict[str, Any], expected), cast(dict[str, Any], found)
         if set(theirs) != set(ours):
             return [f"{where}: fields {set(theirs) ^ set(ours)}"]
-        return [each for key in theirs for each in _differences(name, theirs[key], ours[key], key)]
+        return [each for key in theirs for each in _differences(theirs[key], ours[key], key)]
     if isinstance(expected, list) and isinstance(found, list):
         captured, entries = cast(list[Any], expected), cast(list[Any], found)
         if bool(captured) != bool(entries):
             return [f"{where}: {len(entries)} entries"]
-        return _differences(name, captured[0], entries[0]) if captured else []
+        return _differences(captured[0], entries[0]) if captured else []
     return [] if _kind(expected) == _kind(found) else [f"{where}: {found!r} for {expected!r}"]
+
+
+def _are_names(value: Any) -> bool:
+    """Tell whether these are names that do not depend on the moment, as paths with times and ids do."""
+    entries = cast(list[Any], value) if isinstance(value, list) else []
+    return bool(entries) and all(isinstance(entry, str) and "/" not in entry for entry in entries)
 
 
 def _kind(value: Any) -> str:
