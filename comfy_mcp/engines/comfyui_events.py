@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from comfy_mcp.engines.comfyui_history import OutputFile, read_files
 from comfy_mcp.workflows.graphs import is_list, is_object
 
 _JPEG = 1
@@ -58,10 +59,11 @@ class Executing:
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """Name an output node that is done."""
+    """Name an output node that is done, and the files that it wrote."""
 
     prompt_id: str
     node: str
+    files: tuple[OutputFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ def _event(kind: str, data: Mapping[str, Any]) -> JobEvent | QueueChanged | None
         case "executing":
             return Executing(prompt_id, None if node is None else str(node))
         case "executed" if node is not None:
-            return Executed(prompt_id, str(node))
+            return Executed(prompt_id, str(node), read_files(str(node), data.get("output")))
         case "progress" if node is not None:
             value, maximum = data.get("value"), data.get("max")
             if isinstance(value, int | float) and isinstance(maximum, int | float) and maximum > 0:

@@ -71,6 +71,16 @@ def read_ending(entry: object) -> Ending | None:
     return None
 
 
+def read_files(node_id: str, output: object) -> tuple[OutputFile, ...]:
+    """Read the files in what one node shows, as /history and the event `executed` hold it."""
+    if not is_object(output):
+        return ()
+    animated = output.get("animated")
+    moves = is_list(animated) and any(animated)
+    lists = [items for items in output.values() if is_list(items)]
+    return tuple(_file(node_id, item, moves) for items in lists for item in items if _is_file(item))
+
+
 def _prompt_ids(rows: object) -> tuple[str, ...]:
     # A row is [number, prompt_id, graph, extra_data, outputs].
     return tuple(str(row[1]) for row in rows if is_list(row) and len(row) > 1) if is_list(rows) else ()
@@ -87,12 +97,7 @@ def _messages(rows: object) -> dict[str, Mapping[str, Any]]:
 def _outputs(by_node: object) -> tuple[OutputFile, ...]:
     files: list[OutputFile] = []
     for node_id, output in by_node.items() if is_object(by_node) else ():
-        if not is_object(output):
-            continue
-        animated = output.get("animated")
-        moves = is_list(animated) and any(animated)
-        lists = [items for items in output.values() if is_list(items)]
-        files.extend(_file(str(node_id), item, moves) for items in lists for item in items if _is_file(item))
+        files.extend(read_files(str(node_id), output))
     # What was saved comes before what was only previewed.
     return tuple(sorted(files, key=lambda file: file.kind != "output"))
 

@@ -10,13 +10,12 @@ import anyio
 from anyio.abc import TaskGroup
 
 from comfy_mcp.engines.comfyui import ComfyUI
-from comfy_mcp.engines.comfyui_events import JobEvent, Preview
-from comfy_mcp.engines.comfyui_history import Ending, OutputFile
+from comfy_mcp.engines.comfyui_events import Executed, JobEvent, Preview
+from comfy_mcp.engines.comfyui_history import Ending
 from comfy_mcp.engines.selection import Selected
-from comfy_mcp.image_sizes import size_of
 from comfy_mcp.jobs.live import JobState, LiveJob, Reported
 from comfy_mcp.jobs.progress import advance
-from comfy_mcp.jobs.store import JobFile, JobRecord, JobStatus, JobStore
+from comfy_mcp.jobs.store import JobRecord, JobStatus, JobStore
 from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, ToolError
 from mcp_toolserver.tools import Report, unheard
 
@@ -218,6 +217,8 @@ class Jobs:
             live.preview = event
         else:
             live.progress = advance(live.progress, event, live.record.graph)
+        if isinstance(event, Executed) and self._tasks is not None:
+            live.measuring.begin(live.comfyui, event.files, self._tasks)
         if live.record.status == "queued":
             await self._record(live, live.record.model_copy(update={"status": "running", "started_at": time.time()}))
         live.notify()
@@ -227,7 +228,10 @@ class Jobs:
         if live.cancel_asked and (ending.details or {}).get("code") == "engine_forgot":
             # A waiting prompt that was deleted is forgotten: that is what was asked for.
             status, ending = "cancelled", Ending("cancelled")
-        files = [await _measured(live.comfyui, file) for file in ending.outputs]
+        async with anyio.create_task_group() as tasks:
+            # Those of which no event told, as after a lost connection.
+            live.measuring.begin(live.comfyui, ending.outputs, tasks)
+        files = await live.measuring.finished(ending.outputs)
         record = live.record
         await self._record(
             live,
@@ -235,7 +239,7 @@ class Jobs:
                 update={
                     "status": status,
                     "finished_at": time.time(),
-                    "files": tuple(files),
+                    "files": files,
                     "cached": ending.cached,
                     "warnings": (*record.warnings, _SAYS_CACHED) if ending.cached else record.warnings,
                     "error": ending.error,
@@ -248,24 +252,6 @@ class Jobs:
     async def _record(self, live: LiveJob, record: JobRecord) -> None:
         await self._store.update(record)
         live.record = record
-
-
-async def _measured(comfyui: ComfyUI, file: OutputFile) -> JobFile:
-    size = None
-    if not file.animated:
-        try:
-            size = await size_of(comfyui, file)
-        except ToolError as error:
-            log.warning("no size of an output", extra={"output": file.filename, "reason": error.message})
-    return JobFile(
-        node_id=file.node_id,
-        filename=file.filename,
-        subfolder=file.subfolder,
-        kind=file.kind,
-        animated=file.animated,
-        width=size[0] if size else None,
-        height=size[1] if size else None,
-    )
 
 
 def _ended_as(status: JobStatus) -> str:

@@ -7,6 +7,7 @@ import anyio
 
 from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.engines.comfyui_events import Preview
+from comfy_mcp.jobs.measuring import Measuring
 from comfy_mcp.jobs.progress import Progress
 from comfy_mcp.jobs.store import JobRecord
 from mcp_toolserver.tools import Report
@@ -34,6 +35,7 @@ class LiveJob:
         self.comfyui = comfyui
         self.progress = Progress()
         self.preview: Preview | None = None
+        self.measuring = Measuring()
         self.cancel_asked = False
         self.accepted = anyio.Event()
         self.refusal: Exception | None = None
