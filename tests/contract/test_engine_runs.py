@@ -39,7 +39,10 @@ async def test_a_prompt_is_heard_from_start_to_end(url: str) -> None:
         steps = [event for event in story.events if isinstance(event, Step)]
         assert (steps[-1].value, steps[-1].maximum) == (3, 3)
         ran = {event.node for event in story.events if isinstance(event, Executing)}
-        assert ran == set(graph)
+        # A server that has run before may have the checkpoint loaded.
+        cached = {node for event in story.events if isinstance(event, Cached) for node in event.nodes}
+        assert ran | cached == set(graph)
+        assert node_id_of(graph, "KSampler") in ran
         assert await size_of(comfyui, ending.outputs[0]) == (64, 64)
 
 

@@ -39,9 +39,14 @@ def names(comfy_url: str) -> Names:
         files = {"image": (LORA_NAME, strong_lora(), "application/octet-stream")}
         assert http.post("/upload/image", data=form, files=files).status_code == 200
         checkpoints: list[str] = http.get("/models/checkpoints").json()
+        version: str = http.get("/system_stats").json()["system"]["comfyui_version"]
     if comfy_url == (REAL_URL or "").rstrip("/"):
-        return Names(os.environ.get("COMFYUI_CHECKPOINT", checkpoints[0]), os.environ.get("COMFYUI_LORA", LORA_NAME))
-    return Names(checkpoints[0], LORA_NAME)
+        checkpoint, lora = (
+            os.environ.get("COMFYUI_CHECKPOINT", checkpoints[0]),
+            os.environ.get("COMFYUI_LORA", LORA_NAME),
+        )
+        return Names(checkpoint, lora, version)
+    return Names(checkpoints[0], LORA_NAME, version)
 
 
 @pytest.fixture
@@ -49,6 +54,8 @@ async def comfy(comfy_url: str, names: Names) -> AsyncGenerator[Comfy]:
     """Give a connected client."""
     async with talking(comfy_url, names) as client:
         yield client
+        # A test that failed half-way leaves a run without end, which a real server would go on with for hours.
+        await client.stop_all()
 
 
 def strong_lora(seed: int = 0, metadata: dict[str, str] | None = None) -> bytes:

@@ -1,10 +1,11 @@
 """Talk to a ComfyUI as its clients do: HTTP, and one WebSocket per client id."""
 
+import asyncio
 import copy
 import json
 import struct
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
 CAPTURES = Path(__file__).parent / "captures"
+CAPTURED_VERSION = "0.30.0"
 END_WAIT_S = 120.0
 
 Graph = dict[str, dict[str, Any]]
@@ -24,12 +26,33 @@ def read_capture(name: str) -> Any:
     return json.loads((CAPTURES / name).read_text())
 
 
+class Differences:
+    """What servers older than the captures do otherwise; a version is that in which something was first seen."""
+
+    _table: Mapping[str, Any] = read_capture("differences.json")
+
+    def __init__(self, version: str) -> None:
+        self._version = _numbers(version)
+
+    def has(self, what: str) -> bool:
+        """Tell whether a server of this version does it."""
+        return self._version >= _numbers(self._table["seen_since"][what])
+
+    def expected(self, case: str, newest: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what a server of this version answers in a captured case."""
+        for row in self._table["older_answers"]:
+            if row["case"] == case and self._version < _numbers(row["before"]):
+                return row["expect"]
+        return newest
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The files of one server that graphs may name."""
+    """One server: its version, and the files of it that graphs may name."""
 
     checkpoint: str
     lora: str
+    version: str = CAPTURED_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +100,11 @@ class Comfy:
         default_factory=list[tuple[str, dict[str, Any]] | Preview]
     )
 
+    @property
+    def differences(self) -> Differences:
+        """Return what this server does otherwise than the captured one."""
+        return Differences(self.names.version)
+
     def graph(self, **ksampler: Any) -> Graph:
         """Return the captured FLUX graph with this server's files, and these inputs of its KSampler."""
         text = (CAPTURES / "flux_lora.json").read_text()
@@ -115,12 +143,21 @@ class Comfy:
         return _preview(frame)
 
     async def hear_until(self, event: str, **data: Any) -> dict[str, Any]:
-        """Wait for an event with these values."""
-        while True:
-            frame = await self.hear()
-            self._heard.append(frame)
-            if not isinstance(frame, Preview) and frame[0] == event and data.items() <= frame[1].items():
-                return frame[1]
+        """Wait for an event with these values; raises TimeoutError when it does not come."""
+        async with asyncio.timeout(END_WAIT_S):
+            while True:
+                frame = await self.hear()
+                self._heard.append(frame)
+                if not isinstance(frame, Preview) and frame[0] == event and data.items() <= frame[1].items():
+                    return frame[1]
+
+    async def stop_all(self) -> None:
+        """Leave the server idle, as it must be for whoever comes next."""
+        await self.post("/queue", {"clear": True})
+        await self.post("/interrupt")
+        async with asyncio.timeout(END_WAIT_S):
+            while (await self.get("/prompt"))["exec_info"]["queue_remaining"]:
+                await self.hear()
 
     async def end_of(self, prompt_id: str) -> Ended:
         """Wait for the last event of a prompt, and read its history."""
@@ -156,6 +193,10 @@ async def talking(url: str, names: Names, client_id: str | None = None) -> Async
         assert event[0] == "status"
         assert event[1]["sid"] == client_id
         yield comfy
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in version.split("."))
 
 
 def _preview(frame: bytes) -> Preview:

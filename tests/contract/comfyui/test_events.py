@@ -77,7 +77,9 @@ async def test_previews_are_bare_until_the_client_understands_more(comfy: Comfy,
 
 async def test_previews_can_be_declined(comfy: Comfy) -> None:
     ended = await comfy.run(comfy.graph(seed=106), extra_data={"preview_method": "none"})
-    assert ended.previews == []
+    # Older servers send what they were started with.
+    if comfy.differences.has("preview_method in extra_data"):
+        assert ended.previews == []
 
 
 async def test_only_the_client_of_a_prompt_hears_its_events(comfy: Comfy, names: Names, comfy_url: str) -> None:

@@ -17,6 +17,27 @@ async def _endless(comfy: Comfy, seed: int) -> str:
     return prompt_id
 
 
+async def _has_no_jobs(comfy: Comfy) -> bool:
+    """Tell whether the server is older than /api/jobs, and hold it to the 404 of such servers."""
+    if comfy.differences.has("GET /api/jobs"):
+        return False
+    assert (await comfy.http.get("/api/jobs")).status_code == 404
+    return True
+
+
+async def _cancel(comfy: Comfy, prompt_id: str) -> bool:
+    """Cancel a prompt in the way that this server has, and return what its answer says."""
+    path = f"/api/jobs/{prompt_id}/cancel"
+    answer = await comfy.post(path)
+    if comfy.differences.has("POST /api/jobs/{id}/cancel"):
+        return answer.json()["cancelled"]
+    assert answer.status_code == 405
+    known = (await comfy.get("/api/jobs", status="pending,in_progress"))["jobs"]
+    await comfy.post("/queue", {"delete": [prompt_id]})
+    await comfy.post("/interrupt", {"prompt_id": prompt_id})
+    return prompt_id in {job["id"] for job in known}
+
+
 async def test_queue_shows_what_runs_and_what_waits(comfy: Comfy) -> None:
     running = await _endless(comfy, 201)
     waiting = await comfy.submit(comfy.graph(seed=202))
@@ -30,7 +51,8 @@ async def test_queue_shows_what_runs_and_what_waits(comfy: Comfy) -> None:
     assert (prompt_id, outputs) == (running, ["9"])
     assert graph["31"]["inputs"]["seed"] == 201
     assert extra_data["client_id"] == comfy.client_id
-    assert extra_data["create_time"] > 1_600_000_000_000
+    if comfy.differences.has("a prompt's create_time"):
+        assert extra_data["create_time"] > 1_600_000_000_000
     assert await comfy.get("/prompt") == {"exec_info": {"queue_remaining": 3}}
 
     deleted = await comfy.post("/queue", {"delete": [waiting]})
@@ -95,6 +117,8 @@ async def test_history_holds_graph_outputs_and_course(comfy: Comfy) -> None:
 
 
 async def test_jobs_tell_pending_running_cancelled(comfy: Comfy) -> None:
+    if await _has_no_jobs(comfy):
+        return
     running = await _endless(comfy, 251)
     waiting = await comfy.submit(comfy.graph(seed=252))
     job = await comfy.get(f"/api/jobs/{running}")
@@ -103,19 +127,21 @@ async def test_jobs_tell_pending_running_cancelled(comfy: Comfy) -> None:
     listed = await comfy.get("/api/jobs", status="pending,in_progress")
     assert {job["id"] for job in listed["jobs"]} == {running, waiting}
 
-    assert (await comfy.post(f"/api/jobs/{waiting}/cancel")).json() == {"cancelled": True}
+    assert await _cancel(comfy, waiting)
     gone = await comfy.http.get(f"/api/jobs/{waiting}")
     assert (gone.status_code, gone.json()) == (404, {"error": "Job not found"})
-    assert (await comfy.post(f"/api/jobs/{running}/cancel")).json() == {"cancelled": True}
+    assert await _cancel(comfy, running)
     await comfy.end_of(running)
     job = await comfy.get(f"/api/jobs/{running}")
     assert (job["status"], job["outputs"]) == ("cancelled", {})
     assert job["execution_status"]["messages"][-1][0] == "execution_interrupted"
     assert job["execution_start_time"] <= job["execution_end_time"]
-    assert (await comfy.post(f"/api/jobs/{running}/cancel")).json() == {"cancelled": False}
+    assert not await _cancel(comfy, running)
 
 
 async def test_jobs_tell_completed_and_failed(comfy: Comfy) -> None:
+    if await _has_no_jobs(comfy):
+        return
     done = await comfy.run(comfy.graph(seed=261))
     job = await comfy.get(f"/api/jobs/{done.prompt_id}")
     assert (job["status"], job["outputs_count"]) == ("completed", 1)
@@ -147,13 +173,19 @@ async def test_jobs_tell_completed_and_failed(comfy: Comfy) -> None:
     ],
 )
 async def test_jobs_refuse_a_query_that_makes_no_sense(comfy: Comfy, query: dict[str, str], words: str) -> None:
+    if await _has_no_jobs(comfy):
+        return
     response = await comfy.http.get("/api/jobs", params=query)
     assert (response.status_code, response.json()) == (400, {"error": words})
 
 
 async def test_jobs_cannot_cancel_what_is_not_there(comfy: Comfy) -> None:
+    if await _has_no_jobs(comfy):
+        return
     unknown = str(uuid.uuid4())
-    assert (await comfy.post(f"/api/jobs/{unknown}/cancel")).json() == {"cancelled": False}
+    assert not await _cancel(comfy, unknown)
+    if not comfy.differences.has("POST /api/jobs/{id}/cancel"):
+        return
     assert (await comfy.post("/api/jobs/cancel", {"job_ids": [unknown]})).json() == {"cancelled": False}
     refused = await comfy.post("/api/jobs/cancel", {"job_ids": unknown})
     assert (refused.status_code, refused.json()) == (400, {"error": "job_ids must be a list"})
