@@ -4,6 +4,7 @@ File names are shown as they were sent to this server, whatever AI Toolkit made 
 datasets and times are not told: the API would have to be asked for each image.
 """
 
+import logging
 import shutil
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ from aitk_mcp.datasets.in_use import JobsUsing, no_jobs, refuse_in_use
 from aitk_mcp.datasets.port import Upload
 from aitk_mcp.datasets.refusals import no_image, none_left, refuse_bad, taken, translated
 from aitk_mcp.datasets.remote_files import RemoteFiles, found_image
-from aitk_mcp.datasets.remote_upload import RemoteUpload, Staged
+from aitk_mcp.datasets.remote_upload import Backup, RemoteUpload, Staged
 from aitk_mcp.datasets.sent_names import UnsendableName, sent_name
 from aitk_mcp.datasets.staging import BadUpload, ImageSource, Names, Renamed, plan_names, stage
 from aitk_mcp.recipes.names import dataset_folder_name
@@ -29,6 +30,9 @@ from aitk_mcp.trainers.ui_http import UiHttp
 from mcp_toolserver.errors import BackendRejected, InvalidArguments
 from mcp_toolserver.tools import Report, unheard
 
+log = logging.getLogger(__name__)
+
+_OLD = "old"
 _SIZES_NOTE = (
     "AI Toolkit's disk is another machine's: its file of image sizes is left to AI Toolkit, which writes it when a"
     " training begins."
@@ -43,9 +47,13 @@ class RemoteDatasets:
     """The datasets of one AI Toolkit server; paths are those of its machine."""
 
     def __init__(self, http: UiHttp, root: Path, workplace: Path, jobs_using: JobsUsing = no_jobs) -> None:
-        """Take its folder of datasets, a folder of this machine for uploads and copies, and who reads a dataset."""
+        """Take its folder of datasets, a folder of this machine for uploads and copies, and who reads a dataset.
+
+        What may be the only copy of an image is kept beside that folder, in `rescued`.
+        """
         self.root = root
         self.workplace = workplace
+        self._rescued = workplace.with_name("rescued")
         self.disk = UiDisk(http)
         self._api = UiDatasets(http)
         self._files = RemoteFiles(self._api, self.disk, root)
@@ -91,7 +99,7 @@ class RemoteDatasets:
                 if before is None:
                     await sending.create(staged, arrived)
                 else:
-                    await sending.replace(staged, before, work / "old", arrived)
+                    await sending.replace(staged, before, Backup(work / _OLD, self._rescued / work.name), arrived)
         return Upload(
             name=folder,
             path=self.root / folder,
@@ -174,8 +182,15 @@ class RemoteDatasets:
         return await self._jobs_using(self.root / await self._files.known(name))
 
     async def recover(self) -> None:
-        """Throw away copies that a killed server left on this machine."""
-        await to_thread.run_sync(partial(shutil.rmtree, self.workplace, ignore_errors=True))
+        """Keep what a killed server was about to replace, and throw away its other copies."""
+        await to_thread.run_sync(self._recover)
+
+    def _recover(self) -> None:
+        for old in self.workplace.glob(f"*/{_OLD}"):
+            if any(old.iterdir()):
+                kept = Backup(old, self._rescued / old.parent.name).keep()
+                log.warning("images of a dataset that was being replaced are kept", extra={"folder": str(kept)})
+        shutil.rmtree(self.workplace, ignore_errors=True)
 
     @asynccontextmanager
     async def at_hand(self, name: str) -> AsyncGenerator[Path]:

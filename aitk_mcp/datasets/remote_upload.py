@@ -1,8 +1,8 @@
 """Bring staged images to AI Toolkit's disk through its API, all or nothing as far as that goes.
 
 A new dataset that does not arrive whole is deleted again. One that is replaced cannot be exchanged at once over HTTP:
-what the new images will write over is copied here first and put back after a failure, and the old ones that nobody
-wants any more are deleted last, when everything new was seen to be there.
+what the new images will write over is copied here first and put back after a failure (where even that fails, the copy
+is kept and named), and the old ones that nobody wants any more are deleted last, when all that is new was seen there.
 """
 
 import logging
@@ -14,9 +14,11 @@ from pathlib import Path, PurePosixPath
 import anyio
 from anyio import to_thread
 
+from aitk_mcp.trainers.at_once import at_once
 from aitk_mcp.trainers.ui_datasets import UiDatasets
 from aitk_mcp.trainers.ui_disk import UiDisk
-from mcp_toolserver.errors import BackendRejected, ToolError
+from mcp_toolserver.errors import BackendRejected, Conflict, ToolError
+from mcp_toolserver.files import make_folder, sync_directory, write_now
 from mcp_toolserver.tools import Report
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,21 @@ class Staged:
         return found
 
 
+@dataclass(frozen=True)
+class Backup:
+    """Where to copy images that will be written over, and where to keep the copies if they cannot be put back."""
+
+    folder: Path
+    kept: Path
+
+    def keep(self) -> Path:
+        """Move the copies to where nothing deletes them, and return that place; blocks."""
+        make_folder(self.kept.parent)
+        self.folder.replace(self.kept)
+        sync_directory(self.kept.parent)
+        return self.kept
+
+
 class RemoteUpload:
     """The upload of one dataset."""
 
@@ -57,27 +74,33 @@ class RemoteUpload:
             await self._send(staged, report)
             await self._verify(staged)
         except BaseException as error:
-            with anyio.move_on_after(_CLEANING_PATIENCE_S, shield=True):
-                await self._cleaned(error, partial(self._api.delete, self._name))
+            if not await self._undone(partial(self._api.delete, self._name)) and isinstance(error, ToolError):
+                error.details["left_over"] = self._folder
             raise
 
-    async def replace(self, staged: Staged, before: Sequence[str], backup: Path, report: Report) -> None:
-        """Put staged images in the place of those that are there (`before`, by their paths within the dataset).
-
-        `backup` is a folder of this machine for what has to be kept until the new images are there.
-        """
+    async def replace(self, staged: Staged, before: Sequence[str], backup: Backup, report: Report) -> None:
+        """Put staged images in the place of those that are there (`before`, by their paths within the dataset)."""
+        names = {name.casefold() for name in staged.captions}
         captions = await self._api.captions([self._at(place) for place in before])
-        overwritten = [place for place in before if place in staged.captions]
-        await to_thread.run_sync(partial(backup.mkdir, parents=True))
-        for place in overwritten:
-            await self._disk.copy(self._at(place), backup / place)
+        old = {place: captions[self._at(place)] for place in before}
+        await to_thread.run_sync(partial(backup.folder.mkdir, parents=True))
+        try:
+            # On a disk where case does not count, a name that differs in it only is written over too.
+            for place in [place for place in before if place.casefold() in names]:
+                await self._disk.copy(self._at(place), backup.folder / place)
+                await to_thread.run_sync(write_now, (backup.folder / place).with_suffix(".txt"), old[place].encode())
+        except FileNotFoundError as error:
+            raise Conflict(
+                f"Dataset `{self._name}` was changed while it was to be replaced.", hint="Call again."
+            ) from error
         try:
             await self._send(staged, report)
             await self._verify(staged)
         except BaseException as error:
-            old = {place: captions[self._at(place)] for place in before}
-            with anyio.move_on_after(_CLEANING_PATIENCE_S, shield=True):
-                await self._cleaned(error, partial(self._put_back, staged, old, backup))
+            if not await self._undone(partial(self._put_back, staged, old, backup)):
+                kept = await to_thread.run_sync(backup.keep)
+                if isinstance(error, ToolError):
+                    error.details.update(left_over=self._folder, kept=str(kept))
             raise
         await self._remove_unwanted(staged, before)
         await self._verify(staged, alone=True)
@@ -98,15 +121,17 @@ class RemoteUpload:
     async def _verify(self, staged: Staged, *, alone: bool = False) -> None:
         """Raise BackendRejected where anything is not there as it was sent; `alone`, where anything else is."""
         there = set(await self._api.media(self._name) or ())
-        captions = await self._api.captions([self._at(name) for name in staged.captions if name in there])
-        wrong = [name for name in staged.captions if name not in there]
-        for name, caption in staged.captions.items():
-            if name in there:
-                told = captions[self._at(name)]
-                is_captioned = told == caption if caption is not None else not (alone and told.strip())
-                local_bytes = (await anyio.Path(staged.folder / name).stat()).st_size
-                if not is_captioned or await self._size_bytes(name) != local_bytes:
-                    wrong.append(name)
+        arrived = [name for name in staged.captions if name in there]
+        captions = await self._api.captions([self._at(name) for name in arrived])
+
+        async def is_as_sent(name: str) -> bool:
+            caption, told = staged.captions[name], captions[self._at(name)]
+            is_captioned = told == caption if caption is not None else not (alone and told.strip())
+            local_bytes = (await anyio.Path(staged.folder / name).stat()).st_size
+            return is_captioned and await self._size_bytes(name) == local_bytes
+
+        right = dict(zip(arrived, await at_once(is_as_sent, arrived), strict=True))
+        wrong = [name for name in staged.captions if not right.get(name, False)]
         wrong += sorted(there - set(staged.captions)) if alone else []
         if wrong:
             raise BackendRejected(
@@ -131,27 +156,28 @@ class RemoteUpload:
         for stem in {_stem(place) for place in before} - captioned:
             await self._disk.delete(self._at(f"{stem}.txt"), below=str(self._root))
 
-    async def _put_back(self, staged: Staged, old: Mapping[str, str], backup: Path) -> None:
+    async def _put_back(self, staged: Staged, old: Mapping[str, str], backup: Backup) -> None:
         """Undo what was sent: the old images and captions as they were, and none of the new."""
-        for name in staged.captions:
-            if name not in old:
-                await self._disk.delete(self._at(name), below=str(self._root))
+        for name in [name for name in staged.captions if name not in old]:
+            await self._disk.delete(self._at(name), below=str(self._root))
+        stems = {_stem(name).casefold() for name in staged.captions}
         for stem in {_stem(name) for name in staged.captions}:
             await self._disk.delete(self._at(f"{stem}.txt"), below=str(self._root))
-        for place in old:
-            if place in staged.captions:
-                await self._disk.send(self._name, [backup / place])
         for place, caption in old.items():
-            if caption and _stem(place) in {_stem(name) for name in staged.captions}:
+            if await anyio.Path(backup.folder / place).exists():
+                await self._disk.send(self._name, [backup.folder / place])
+            if caption and _stem(place).casefold() in stems:
                 await self._api.set_caption(self._at(place), caption)
 
-    async def _cleaned(self, error: BaseException, clean: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await clean()
-        except (ToolError, FileNotFoundError):
-            log.exception("what was sent of a dataset could not be taken back", extra={"dataset": self._name})
-            if isinstance(error, ToolError):
-                error.details["left_over"] = self._folder
+    async def _undone(self, undo: Callable[[], Awaitable[None]]) -> bool:
+        """Take back what was sent; return whether that could be done."""
+        with anyio.move_on_after(_CLEANING_PATIENCE_S, shield=True):
+            try:
+                await undo()
+                return True
+            except (ToolError, FileNotFoundError):
+                log.exception("what was sent of a dataset could not be taken back", extra={"dataset": self._name})
+        return False
 
     def _at(self, place: str) -> str:
         return f"{self._folder}/{place}"

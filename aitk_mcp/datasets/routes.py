@@ -55,6 +55,7 @@ def _tag(path: Path) -> str:
 
 def remote_dataset_routes(datasets: RemoteDatasets) -> list[Route]:
     """Return the same routes over images on AI Toolkit's disk, which pass through."""
+    threads = CapacityLimiter(_DECODERS)
 
     async def picture(request: Request) -> Response:
         filename = request.path_params["file"]
@@ -64,7 +65,7 @@ def remote_dataset_routes(datasets: RemoteDatasets) -> list[Route]:
                 return await datasets.disk.answer(path, request, filename=PurePosixPath(filename).name)
             # AI Toolkit sends the whole image where it has not made a small one yet.
             image = await datasets.disk.read(path, most_bytes=_MOST_IMAGE_BYTES, small=True)
-            small = await to_thread.run_sync(thumbnail, image)
+            small = await to_thread.run_sync(thumbnail, image, limiter=threads)
         except FileNotFoundError:
             raise _deleted(filename) from None
         except BadImage as error:

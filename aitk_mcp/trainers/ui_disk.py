@@ -127,8 +127,9 @@ class UiDisk:
     async def copy(self, path: str, target: Path) -> None:
         """Write the bytes of a file to a new one on this machine; a copy that is cut off is deleted."""
         state = await self.state(path)
+        file = await anyio.open_file(target, "xb")
         try:
-            async with await anyio.open_file(target, "xb") as file:
+            async with file:
                 async for batch in self.batches(path, 0, state.size_bytes, state.tag):
                     await file.write(batch)
         except BaseException:

@@ -104,6 +104,34 @@ async def test_a_dataset_that_is_replaced_in_vain_is_as_it_was(remote: RemoteDat
     assert left_here(remote) == []
 
 
+async def test_what_cannot_be_put_back_is_kept_here_and_named(
+    remote: RemoteDatasets, far_away: FakeAitkUi, tmp_path: Path
+) -> None:
+    old = drawn("a.png", "old")
+    await remote.upload("cats", [old, drawn("b.png")])
+    error = JSONResponse({"error": "Error uploading files"}, 500)
+    far_away.answers[UPLOAD] = [None, error, error]
+    new = [drawn("a.png", "new", colour="red"), *(drawn(f"{index}.png", side=8) for index in range(40))]
+    with pytest.raises(BackendRejected) as caught:
+        await remote.upload("cats", new, overwrite=True)
+    kept = Path(caught.value.details["kept"])
+    assert kept.parent == tmp_path / "rescued"
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == {"a.png": old.content, "a.txt": b"old"}
+    assert left_here(remote) == []
+
+
+async def test_a_server_that_is_killed_while_it_replaces_keeps_what_it_had_copied(
+    remote: RemoteDatasets, tmp_path: Path
+) -> None:
+    for folder in ("new", "old"):
+        (remote.workplace / "cats.01" / folder).mkdir(parents=True)
+        (remote.workplace / "cats.01" / folder / "a.png").write_bytes(folder.encode())
+    await remote.recover()
+    assert not remote.workplace.exists()
+    assert (tmp_path / "rescued" / "cats.01" / "a.png").read_bytes() == b"old"
+    assert len(list((tmp_path / "rescued").rglob("*.png"))) == 1
+
+
 async def test_what_was_stored_otherwise_is_noticed(remote: RemoteDatasets, far_away: FakeAitkUi) -> None:
     far_away.answers[UPLOAD] = [JSONResponse({"message": "Files uploaded successfully", "files": ["a.png", "a.txt"]})]
     with pytest.raises(BackendRejected, match="not on AI Toolkit's disk as they were sent") as caught:
