@@ -24,6 +24,7 @@ from mcp_toolserver.uploads.progress import StartUpload, UploadProgress, manifes
 from mcp_toolserver.uploads.store import UploadStore
 
 MAX_CHUNK_BYTES = 4 * 1024 * 1024
+_WORTH_A_THREAD_BYTES = 1024 * 1024
 
 Inspect = Callable[[Manifest, bytes], None]
 """Look at the first bytes that came, one or many, and raise a ToolError when the file can not be taken at all."""
@@ -129,11 +130,15 @@ class UploadSteps:
         if not durable:
             self.digests.feed(manifest, offset, pieces)
             return
-        # The disk takes milliseconds to confirm, in which a few MiB are hashed.
-        confirmed = self._syncs.submit(held.durable_bytes)
-        self.digests.feed(manifest, offset, pieces)
         try:
-            confirmed.result()
+            if sum(map(len, pieces)) < _WORTH_A_THREAD_BYTES:
+                held.durable_bytes()
+                self.digests.feed(manifest, offset, pieces)
+            else:
+                # The disk takes milliseconds to confirm, in which a few MiB are hashed.
+                confirmed = self._syncs.submit(held.durable_bytes)
+                self.digests.feed(manifest, offset, pieces)
+                confirmed.result()
         except OSError:
             self.digests.forget(manifest.upload_id)
             with suppress(OSError):
