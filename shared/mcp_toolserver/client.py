@@ -3,23 +3,19 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self, cast
+from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 import httpx
 import orjson
 import pybase64
-from anyio import to_thread
 
 from mcp_toolserver.errors import BackendRejected, BackendUnavailable, Internal, TimedOut, ToolError
-from mcp_toolserver.files import write_now
+from mcp_toolserver.receiving import receive, resuming_headers
 from mcp_toolserver.tools import Report, unheard
 
-READ_BYTES = 1024 * 1024
-_PARTIAL_CONTENT = 206
 _RANGE_NOT_SATISFIABLE = 416
 _FOR_A_WHILE = (429, 502, 503, 504)
 _SHA256 = re.compile(r"(?:^|[,\s])sha-256=:([A-Za-z0-9+/]{43}=):")
@@ -79,47 +75,18 @@ class ToolClient:
         Which state of the remote file the bytes of `part` belong to stands beside it (`<part>.etag`), so that a fetch
         is resumed after this program died too, and begins anew when the remote file is another by now.
         """
-        note = part.with_name(f"{part.name}.etag")
-        known_bytes, etag = await to_thread.run_sync(_what_is_there, part, note)
-        headers = self._headers_for(url) | {"Accept-Encoding": "identity"}
-        if known_bytes:
-            headers |= {"Range": f"bytes={known_bytes}-", "If-Range": etag}
+        headers = self._headers_for(url) | await resuming_headers(part)
         try:
             async with self._http.stream("GET", url, headers=headers) as answer:
-                if answer.status_code == _RANGE_NOT_SATISFIABLE:
-                    if _total_of(answer) == known_bytes:
-                        return Fetched(size_bytes=known_bytes, received_bytes=0, sha256=_digest_of(answer))
-                    await to_thread.run_sync(partial(note.unlink, missing_ok=True))
-                    raise BackendUnavailable(f"{url} is shorter than what came of it before.", hint="Call again.")
-                if not answer.is_success:
+                if not answer.is_success and answer.status_code != _RANGE_NOT_SATISFIABLE:
                     await answer.aread()
                     raise _error_of(answer, _json_of(answer))
-                start = known_bytes if answer.status_code == _PARTIAL_CONTENT else 0
-                received = await self._receive(answer, part, note, start, report)
-                return Fetched(size_bytes=start + received, received_bytes=received, sha256=_digest_of(answer))
+                received = await receive(answer, part, report=report)
+                return Fetched(
+                    size_bytes=received.size_bytes, received_bytes=received.received_bytes, sha256=_digest_of(answer)
+                )
         except httpx.TransportError as error:
             raise self._translated(error) from error
-
-    async def _receive(self, answer: httpx.Response, part: Path, note: Path, start: int, report: Report) -> int:
-        def opened() -> BinaryIO:
-            file = part.open("r+b" if part.exists() else "wb")
-            file.truncate(start)
-            file.seek(start)
-            # After the bytes of another state are gone, and before those of this one come.
-            write_now(note, answer.headers.get("etag", "").encode())
-            return file
-
-        total = start + int(answer.headers["content-length"]) if "content-length" in answer.headers else None
-        received = 0
-        file = await to_thread.run_sync(opened)
-        try:
-            async for data in answer.aiter_raw(READ_BYTES):
-                await to_thread.run_sync(file.write, data)
-                received += len(data)
-                await report(start + received, total, "downloading")
-        finally:
-            await to_thread.run_sync(file.close)
-        return received
 
     def _headers_for(self, url: str) -> dict[str, str]:
         # The token is for this server alone, wherever the address in a result points.
@@ -134,19 +101,6 @@ class ToolClient:
             hint="Start that server, or give its right address.",
             details={"url": self.base_url},
         )
-
-
-def _what_is_there(part: Path, note: Path) -> tuple[int, str]:
-    try:
-        etag = note.read_text("utf-8")
-        return (part.stat().st_size, etag) if etag else (0, "")
-    except FileNotFoundError:
-        return 0, ""
-
-
-def _total_of(answer: httpx.Response) -> int | None:
-    total = answer.headers.get("content-range", "").rpartition("/")[2]
-    return int(total) if total.isdecimal() else None
 
 
 def _digest_of(answer: httpx.Response) -> str | None:
