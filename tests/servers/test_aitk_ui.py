@@ -174,6 +174,16 @@ async def test_folders_of_the_same_name_are_not_taken_for_the_same_disk(serve: S
     assert not (decoy / "output").exists()
 
 
+async def test_a_disk_that_is_said_to_be_another_machines_is_left_to_the_api(serve: Serve, tmp_path: Path) -> None:
+    fake = FakeAitkUi(tmp_path / "toolkit")
+    with fake.serving() as ui_url:
+        url = serve(server_before(ui_url, tmp_path, ui_disk="remote"))
+        dataset = await call(url, "upload-dataset", dataset_name="cats", images=[image()])
+        assert dataset["size_file"] is None
+    assert "POST /api/datasets/upload" in fake.requests
+    assert {path.name for path in Path(dataset["path"]).iterdir()} == {"cat.png", "cat.txt"}
+
+
 async def test_folders_that_should_be_here_and_are_not_are_named(serve: Serve, tmp_path: Path) -> None:
     fake = FakeAitkUi(tmp_path / "toolkit", machine="/far/away")
     with fake.serving() as ui_url:
