@@ -33,7 +33,6 @@ _SKIPPED_IMAGE = re.compile(r"^Error processing (?:image|video): (?P<path>.+)$",
 # AI Toolkit counts such a loss as 0 and goes on, at the end of the line on which its bar stands.
 _NO_NUMBER = "loss is nan"
 _NO_NUMBERS = (_NO_NUMBER, "loss: nan", "loss: inf", "loss: -inf")
-_MAYBE_NO_NUMBER = re.compile(rf"\bloss: (?:nan|-?inf)|{_NO_NUMBER}")
 _SKIPPED_BATCH = "OOM during training step, skipping batch"
 # Run.py prints these words between two rules when Ctrl-C (SIGINT) ends it.
 _STOPPED = re.compile(r"^=+\nJob stopped\n=+\s*$", re.MULTILINE)
@@ -145,8 +144,6 @@ def read_losses(text: str, name: str) -> list[LoggedLoss]:
 
 def read_no_numbers(text: str, name: str) -> NoNumbers | None:
     """Return at which steps the loss was no number, as far as this part of a log tells; None for none."""
-    if _MAYBE_NO_NUMBER.search(text) is None:
-        return None
     if not any(words in text for words in _NO_NUMBERS):
         # Mostly: to read every frame takes a hundred times as long.
         return None
@@ -176,12 +173,12 @@ def read_resumed_step(text: str) -> int | None:
 
 def was_stopped(text: str) -> bool:
     """Tell whether the trainer said that it was stopped."""
-    return _STOPPED.search(text.replace("\r\n", "\n")) is not None
+    return "Job stopped" in text and _STOPPED.search(text.replace("\r\n", "\n")) is not None
 
 
 def read_warnings(text: str) -> list[str]:
     """Return what went wrong without ending the job: images left out, batches skipped."""
-    skipped = list(dict.fromkeys(_SKIPPED_IMAGE.findall(text)))
+    skipped = dict.fromkeys(_SKIPPED_IMAGE.findall(text) if "Error processing" in text else ())
     warnings = [f"The trainer could not read this image and trains without it: {path}" for path in skipped]
     if _SKIPPED_BATCH in text:
         warnings.append("Some training steps ran out of GPU memory and were skipped.")

@@ -30,7 +30,7 @@ from aitk_mcp.datasets.contents import (
 from aitk_mcp.datasets.in_use import JobsUsing, no_jobs, refuse_in_use
 from aitk_mcp.datasets.port import Upload
 from aitk_mcp.datasets.refusals import known_name, none_left, refuse_bad, taken, translated
-from aitk_mcp.datasets.staging import ImageSource, plan_names, stage
+from aitk_mcp.datasets.staging import ImageSource, plan_names, stage, unfit
 from aitk_mcp.recipes.names import dataset_folder_name
 from aitk_mcp.size_index import FILE_NAME, image_files, write_index
 from mcp_toolserver.errors import Forbidden, InvalidArguments
@@ -74,7 +74,7 @@ class Datasets:
         if not images:
             raise InvalidArguments("`images` is empty: a dataset needs at least one image.")
         names = plan_names([image.filename for image in images])
-        refuse_bad(names.bad, len(images))
+        refuse_bad(await to_thread.run_sync(unfit, images, names), len(images))
         await self._require_free(folder, overwrite)
         captions = [chosen_caption(image.caption, default_caption) for image in images]
         async with self._work_folder(folder) as work:

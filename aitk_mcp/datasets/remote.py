@@ -21,7 +21,7 @@ from aitk_mcp.datasets.refusals import no_image, none_left, refuse_bad, taken, t
 from aitk_mcp.datasets.remote_files import RemoteFiles, found_image
 from aitk_mcp.datasets.remote_upload import Backup, RemoteUpload, Staged
 from aitk_mcp.datasets.sent_names import UnsendableName, sent_name
-from aitk_mcp.datasets.staging import BadUpload, ImageSource, Names, Renamed, plan_names, stage
+from aitk_mcp.datasets.staging import BadUpload, ImageSource, Names, Renamed, plan_names, stage, unfit
 from aitk_mcp.recipes.names import dataset_folder_name
 from aitk_mcp.trainers.at_once import at_once
 from aitk_mcp.trainers.ui_datasets import UiDatasets
@@ -78,7 +78,7 @@ class RemoteDatasets:
         if not images:
             raise InvalidArguments("`images` is empty: a dataset needs at least one image.")
         names = plan_names([image.filename for image in images])
-        refuse_bad(names.bad, len(images))
+        refuse_bad(await to_thread.run_sync(unfit, images, names), len(images))
         sent = _sent(names)
         refuse_bad(sent.bad, len(images))
         await self._require_free(folder, overwrite)

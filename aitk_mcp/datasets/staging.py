@@ -135,6 +135,23 @@ def _problem_of(filename: str) -> str | None:
     return None
 
 
+def unfit(images: Sequence[ImageSource], names: Names) -> list[BadUpload]:
+    """Return every image that cannot be stored, by its name or by what is in it; none where all names are good.
+
+    So that a caller who has to correct a name hears of the broken images too. Blocks.
+    """
+    bad = list(names.bad)
+    known = {each.filename for each in bad}
+    for image in images if bad else ():
+        if image.filename in known:
+            continue
+        try:
+            check_image(image.read())
+        except (BadImage, ToolError) as error:
+            bad.append(BadUpload(image.filename, _in_words(error)))
+    return bad
+
+
 async def stage(
     folder: Path, images: Sequence[ImageSource], names: Names, captions: Sequence[str | None], report: Report = unheard
 ) -> list[BadUpload]:
@@ -154,10 +171,8 @@ async def stage(
             order = orders[position]
             try:
                 sizes[order.name] = _store(folder, order)
-            except BadImage as error:
-                bad[position] = BadUpload(order.image.filename, str(error))
-            except ToolError as error:
-                bad[position] = BadUpload(order.image.filename, error.message.split(": ", 1)[-1].rstrip("."))
+            except (BadImage, ToolError) as error:
+                bad[position] = BadUpload(order.image.filename, _in_words(error))
 
     async def work() -> None:
         nonlocal done
@@ -181,6 +196,10 @@ async def stage(
     if not bad:
         await to_thread.run_sync(_seal, folder, sizes)
     return [bad[position] for position in sorted(bad)]
+
+
+def _in_words(error: BadImage | ToolError) -> str:
+    return error.message.split(": ", 1)[-1].rstrip(".") if isinstance(error, ToolError) else str(error)
 
 
 def _store(folder: Path, order: _Order) -> ImageSize:

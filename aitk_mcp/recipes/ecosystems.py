@@ -173,8 +173,9 @@ def _family(site: SiteName, variant: str | None, said: str | None = None) -> Fam
         )
     if variants and (variant is None or variant not in variants):
         choices = " or ".join(f"`{each}`" for each in variants)
+        given = "missing" if variant is None else repr(variant)
         raise InvalidArguments(
-            f"`model_variant` is {variant!r}; ecosystem `{name}` needs {choices}.",
+            f"`model_variant` is {given}; ecosystem `{name}` needs {choices}.",
             hint=f"Give `model_variant` as one of {', '.join(variants)}.",
             details={"field": "model_variant", "value": variant, "closest_matches": list(variants)},
         )

@@ -135,8 +135,8 @@ def resolve_model(model_name: str, ecosystem: str | None = None, variant: str | 
         raise InvalidArguments(
             f"Nothing tells the architecture of `model_name` {model_name!r}, and AI Toolkit would take it for "
             "Stable Diffusion 1.5.",
-            hint=(f"Did you mean `{matches[0]}`? " if matches else "")
-            + "Otherwise say `ecosystem` (such as `flux1`, `sdxl`, `sd1` or an architecture of list-model-presets).",
+            hint=(f"Did you mean `{matches[0]}`? Otherwise say" if matches else "Say")
+            + " `ecosystem` (such as `flux1`, `sdxl`, `sd1` or an architecture of list-model-presets).",
             details={"field": "model_name", "value": model_name, "closest_matches": matches},
         )
     if family is None:

@@ -3,10 +3,11 @@
 import errno
 import signal
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from anyio import to_thread
 
@@ -19,6 +20,8 @@ from aitk_mcp.trainers.output_folder import delete_outputs, read_checkpoints, re
 from aitk_mcp.trainers.port import ENDED, Checkpoint, JobLog, JobStatus, Order, Sample, TrainerJob
 from aitk_mcp.trainers.run_folder import Exit, Launch, StopRequest
 from mcp_toolserver.errors import BackendUnavailable, Conflict, InsufficientStorage
+
+_T = TypeVar("_T")
 
 
 class CliTrainer:
@@ -59,11 +62,11 @@ class CliTrainer:
 
     async def job(self, job_id: str) -> TrainerJob:
         """Return a job as it is now."""
-        return await to_thread.run_sync(self._job, job_id)
+        return await self._read(partial(self._job, job_id))
 
     async def jobs(self) -> list[TrainerJob]:
         """Return every job, newest first."""
-        return await to_thread.run_sync(self._jobs)
+        return await self._read(self._jobs)
 
     async def stop(self, job_id: str, *, save: bool) -> None:
         """Ask a job to end, after saving where that is wanted and possible; it may end later."""
@@ -104,19 +107,19 @@ class CliTrainer:
 
     async def log(self, job_id: str, *, max_bytes: int) -> JobLog:
         """Return at most `max_bytes` of each end of the log of the latest run."""
-        return await to_thread.run_sync(lambda: read_log(self._folders.find(job_id).run, max_bytes))
+        return await self._read(lambda: read_log(self._folders.find(job_id).run, max_bytes))
 
     async def losses(self, job_id: str) -> list[LossPoint]:
         """Return the loss of each step that the trainer recorded; empty where it records none."""
-        return await to_thread.run_sync(lambda: read_points(self._folders.find(job_id).output_folder / LOSS_FILE))
+        return await self._read(lambda: read_points(self._folders.find(job_id).output_folder / LOSS_FILE))
 
     async def checkpoints(self, job_id: str) -> list[Checkpoint]:
         """Return the saved LoRAs, oldest step first."""
-        return await to_thread.run_sync(self._checkpoints, job_id)
+        return await self._read(partial(self._checkpoints, job_id))
 
     async def samples(self, job_id: str) -> list[Sample]:
         """Return the pictures, oldest first."""
-        return await to_thread.run_sync(lambda: read_samples(self._folders.find(job_id).output_folder))
+        return await self._read(lambda: read_samples(self._folders.find(job_id).output_folder))
 
     async def picture_file(self, sample: Sample) -> Path:
         """Return the file of a picture."""
@@ -125,6 +128,13 @@ class CliTrainer:
     async def tend(self) -> None:
         """Start what can be started, and end what was asked to end and did not."""
         await to_thread.run_sync(self._tend)
+
+    async def _read(self, look: Callable[[], _T]) -> _T:
+        def undisturbed() -> _T:
+            with self._folders.undisturbed():
+                return look()
+
+        return await to_thread.run_sync(undisturbed)
 
     def _submit(self, order: Order) -> str:
         self._require_program()

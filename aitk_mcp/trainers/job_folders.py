@@ -111,8 +111,7 @@ class JobFolders:
     def create(self, order: Order, engine: str, output_folder: Path, launch: MakeLaunch) -> JobFolder:
         """Write a job with its first run; a reader finds it whole or not at all."""
         self.root.mkdir(parents=True, exist_ok=True)
-        slug = re.sub(r"[^a-z0-9]+", "-", order.document.name.lower()).strip("-")[:_LONGEST_SLUG].rstrip("-") or "job"
-        job_id = f"{slug}-{uuid4().hex[:8]}"
+        job_id = f"{_slug(order.document.name) or 'job'}-{uuid4().hex[:8]}"
         final = self.root / job_id
         work = final.with_name(f".{job_id}.part")
         try:
@@ -149,7 +148,9 @@ class JobFolders:
         """Return a job; raises NotFound with the closest ids."""
         known = self._ids()
         if job_id not in known:
-            matches = closest(job_id, known)
+            # Who gives the name of a config means one of its jobs.
+            of_name = [job.order.job_id for job in self.all() if _slug(job.order.name) == _slug(job_id)]
+            matches = of_name[:3] or closest(job_id, known)
             cure = f"Did you mean `{matches[0]}`? " if matches else ""
             raise NotFound(
                 f"There is no training job `{job_id}`.",
@@ -161,7 +162,8 @@ class JobFolders:
     def delete(self, job: JobFolder) -> None:
         """Forget a job; a reader finds it whole or not at all."""
         work = job.path.with_name(f".{job.path.name}.part")
-        job.path.rename(work)
+        with self._holding(".reading", fcntl.LOCK_EX):
+            job.path.rename(work)
         shutil.rmtree(work)
 
     def all(self) -> list[JobFolder]:
@@ -173,9 +175,23 @@ class JobFolders:
     def locked(self) -> Generator[None]:
         """Hold the queue, so that two servers on one folder cannot start two jobs on one GPU."""
         self.root.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.root / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+        with self._holding(".lock", fcntl.LOCK_EX):
+            yield
+
+    @contextmanager
+    def undisturbed(self) -> Generator[None]:
+        """Read several files of a job, or of all, while none is deleted."""
+        if not self.root.is_dir():
+            yield
+            return
+        with self._holding(".reading", fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def _holding(self, name: str, how: int) -> Generator[None]:
+        handle = os.open(self.root / name, os.O_CREAT | os.O_RDWR, 0o644)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            fcntl.flock(handle, how)
             yield
         finally:
             os.close(handle)
@@ -184,6 +200,10 @@ class JobFolders:
         if not self.root.is_dir():
             return []
         return [path.name for path in self.root.iterdir() if path.name[0] != "." and (path / "job.json").is_file()]
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:_LONGEST_SLUG].rstrip("-")
 
 
 def read_log(run: RunFolder, max_bytes: int) -> JobLog:

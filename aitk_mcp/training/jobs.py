@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -119,7 +119,12 @@ class TrainingJobs:
     async def all(self, status: JobStatus | None = None, limit: int | None = None) -> tuple[list[TrainingReport], int]:
         """Return the jobs (of one status), newest first, and how many there are beyond `limit`."""
         jobs = [job for job in await self._trainer.jobs() if status in (None, job.status)]
-        return [await self._report(job) for job in jobs[:limit]], len(jobs)
+        reports: list[TrainingReport] = []
+        for job in jobs[:limit]:
+            # Another caller may delete it meanwhile.
+            with suppress(NotFound):
+                reports.append(await self._report(job))
+        return reports, len(jobs)
 
     async def wait(self, job_id: str, wait_s: float, report: Report = unheard) -> TrainingReport:
         """Return the job when it has ended, or as it is after `wait_s` seconds; waiting too short loses nothing."""

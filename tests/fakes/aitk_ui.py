@@ -129,7 +129,9 @@ class FakeAitkUi:
 
     async def _cpu(self, request: Request) -> Response:
         memory = {"totalMemory": 24152.05, "availableMemory": 22503.63, "freeMemory": 11592.77}
-        return JSONResponse({"name": "Intel Xeon® Processor", "cores": 2, "temperature": 0, **memory, "currentLoad": 59.1})
+        return JSONResponse(
+            {"name": "Intel Xeon® Processor", "cores": 2, "temperature": 0, **memory, "currentLoad": 59.1}
+        )
 
     async def _jobs(self, request: Request) -> Response:
         query = request.query_params

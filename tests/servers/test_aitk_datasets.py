@@ -74,6 +74,14 @@ async def test_one_bad_image_refuses_the_call_and_each_is_named(tools: Toolbox, 
     assert stored(tmp_path) == {}
 
 
+async def test_an_image_with_a_bad_name_hides_no_broken_one(tools: Toolbox, tmp_path: Path) -> None:
+    images = [image("good.png"), image("../cat.png"), {"filename": "page.png", "content": "PCFET0NUWVBFIGh0bWw+"}]
+    with pytest.raises(InvalidArguments, match="2 of 3 images") as caught:
+        await call(tools, "upload-dataset", dataset_name="cat", images=images)
+    assert [problem["filename"] for problem in caught.value.details["problems"]] == ["../cat.png", "page.png"]
+    assert not (tmp_path / "datasets").exists()
+
+
 @pytest.mark.parametrize(
     ("filename", "said"),
     [

@@ -150,10 +150,10 @@ def test_a_moved_and_a_guessed_model_are_reported() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"model_name": "somebody/mystery"}, "architecture"),
+        ({"model_name": "somebody/mystery"}, "Say `ecosystem`"),
         ({"model_name": "urn:air:flux9:checkpoint:civitai:1@2"}, "URN"),
         ({"model_name": "urn:air:flux1:lora:civitai:1@2", "model_variant": "dev"}, "URN"),
-        ({"ecosystem": "flux1"}, "`dev` or `schnell`"),
+        ({"ecosystem": "flux1"}, "`model_variant` is missing; ecosystem `flux1` needs `dev` or `schnell`"),
         ({"model_name": "sdxl", "ecosystem": "sdxl", "model_variant": "base"}, "no variants"),
         ({"model_name": "sdxl", "ecosystem": "flux1", "model_variant": "dev"}, "asks for FLUX.1"),
         ({"model_variant": "dev"}, "without `ecosystem`"),
