@@ -9,7 +9,7 @@ from anyio import to_thread
 
 from aitk_mcp.trainers.ui_datasets import UiDatasets
 from aitk_mcp.trainers.ui_disk import UiDisk
-from aitk_mcp.trainers.ui_http import UiHttp, UiRefused
+from aitk_mcp.trainers.ui_http import UiHttp
 from mcp_toolserver.app import BackendState
 from mcp_toolserver.errors import BackendRejected, BackendUnavailable, ToolError
 from mcp_toolserver.files import make_folder
@@ -70,7 +70,7 @@ async def _is_read_there(http: UiHttp, folder: Path, *, make: bool = False) -> b
         return False
     try:
         is_same = await UiDisk(http).read(str(probe), most_bytes=_PROBE_BYTES) == written
-    except (FileNotFoundError, UiRefused):
+    except (FileNotFoundError, BackendRejected):
         is_same = False
     finally:
         await to_thread.run_sync(lambda: probe.unlink(missing_ok=True))
