@@ -19,14 +19,18 @@ from comfy_mcp.loras.library import WORK_FOLDER, LoraLibrary
 from comfy_mcp.loras.remote import RemoteLoras, listed_by
 from comfy_mcp.loras.routes import lora_routes
 from comfy_mcp.loras.uploads import LoraUploads
+from comfy_mcp.model_tips import TipBook
 from comfy_mcp.models.base_models import BaseModels
+from comfy_mcp.models.downloads import Downloads
 from comfy_mcp.models.folders import ModelFolders
 from comfy_mcp.models.models import LORAS, Models
+from comfy_mcp.models.shelf import ModelShelf
 from comfy_mcp.settings import DEFAULT_COMFYUI_URL, ComfySettings
 from comfy_mcp.system import System
 from comfy_mcp.tools.generation import generation_tools
 from comfy_mcp.tools.jobs import job_tools
 from comfy_mcp.tools.loras import lora_tools
+from comfy_mcp.tools.model_files import model_file_tools
 from comfy_mcp.tools.models import model_tools
 from comfy_mcp.tools.system import system_tools
 from comfy_mcp.tools.uploads import upload_tools
@@ -36,6 +40,7 @@ from lora_files.architectures import UNKNOWN
 from mcp_toolserver import __version__
 from mcp_toolserver.app import ServerIdentity, ToolServer, create_server_app, door_policy
 from mcp_toolserver.errors import Forbidden, NotFound
+from mcp_toolserver.outbound import Outbound, OutboundPolicy
 from mcp_toolserver.tools import Toolbox
 from mcp_toolserver.uploads.tus import tus_routes
 
@@ -76,6 +81,16 @@ def build(settings: ComfySettings) -> ToolServer:
         listed=lambda name: listed_by(comfyui, name),
     )
     uploads = LoraUploads(library)
+
+    def shelf_of(kind: str) -> ModelShelf:
+        async def listed() -> tuple[str, ...]:
+            return await comfyui.models(kind) or ()
+
+        return ModelShelf(kind, lambda: folders.place(kind), listed)
+
+    downloads = Downloads(
+        Outbound(_outbound_policy(settings)), models, lambda kind: library if kind == LORAS else shelf_of(kind)
+    )
     base_models = BaseModels(models, folders)
     checks = WorkflowChecks(comfyui.object_info, _architecture_teller(library), base_models.certain_family)
     generation = Generation(
@@ -86,7 +101,7 @@ def build(settings: ComfySettings) -> ToolServer:
     @asynccontextmanager
     async def lifespan() -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
-            for part in (selection, comfyui, jobs):
+            for part in (selection, comfyui, jobs, downloads):
                 await stack.enter_async_context(part.running())
             yield
 
@@ -102,6 +117,7 @@ def build(settings: ComfySettings) -> ToolServer:
                 *generation_tools(generation, jobs, images),
                 *job_tools(jobs, images),
                 *model_tools(models, comfyui),
+                *model_file_tools(TipBook(models, folders, library), downloads, models, library, shelf_of),
                 *system_tools(system),
             ]
         ),
@@ -114,6 +130,12 @@ def build(settings: ComfySettings) -> ToolServer:
 def create_app(settings: ComfySettings) -> Starlette:
     """Build a new app; an app runs once."""
     return create_server_app(build(settings), door_policy(settings), settings.public_url)
+
+
+def _outbound_policy(settings: ComfySettings) -> OutboundPolicy:
+    return OutboundPolicy(
+        hosts=settings.download_hosts, max_bytes=settings.max_download_bytes, setting="COMFY_MCP_DOWNLOAD_HOSTS"
+    )
 
 
 def _wanted(settings: ComfySettings) -> Wanted:

@@ -1,10 +1,10 @@
 """What comfy_mcp is told from outside."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, field_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from mcp_toolserver.settings import ServerSettings
 
@@ -40,6 +40,20 @@ class ComfySettings(ServerSettings):
         gt=0,
         description="seconds that an unfinished job waits for a ComfyUI that does not answer any more",
     )
+
+    download_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="hosts that models may be downloaded from, comma-separated; `.example.org` has all below it, and a "
+        "host that redirects needs those that it leads to",
+    )
+    max_download_bytes: int = Field(
+        default=64 * 1024**3, ge=1, description="largest model that is downloaded, in bytes"
+    )
+
+    @field_validator("download_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("comfyui_api_url")
     @classmethod

@@ -55,6 +55,10 @@ class Models:
         wanted = [name for name in kinds if name not in _NO_MODELS] if kind is None else [_kind_of(kind, kinds)]
         return [model for name in wanted for model in await self._of_kind(name)]
 
+    async def kind(self, wanted: str) -> str:
+        """Return the kind of model that a caller means; raises InvalidArguments with the closest."""
+        return _kind_of(wanted, await self._comfyui.model_folders())
+
     async def names(self, kind: str) -> tuple[str, ...]:
         """Return the names of one kind as the loaders take them; empty where ComfyUI has no such folder."""
         return await self._comfyui.models(kind) or ()

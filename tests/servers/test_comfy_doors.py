@@ -25,9 +25,10 @@ Serve = Callable[[ASGIApp], str]
 CONTRACT = {
     "list-loras", "get-lora-info", "check-lora", "upload-lora", "upload-lora-chunked-start",
     "upload-lora-chunked-append", "upload-lora-chunked-status", "upload-lora-chunked-abort", "list-uploads",
-    "upload-lora-chunked-finish", "download-lora", "delete-lora", "generate-image", "execute-workflow",
-    "validate-workflow", "list-workflows", "get-workflow", "get-job", "wait-job", "cancel-job", "list-jobs",
-    "list-models", "upload-image", "get-object-info", "get-system-info", "free-memory",
+    "upload-lora-chunked-finish", "download-lora", "delete-lora", "generate-image", "generate-video",
+    "execute-workflow", "validate-workflow", "list-workflows", "get-workflow", "get-job", "wait-job", "cancel-job",
+    "list-jobs", "list-models", "get-model-tips", "download-model", "delete-model", "upload-image", "get-object-info",
+    "get-system-info", "free-memory",
 }  # fmt: skip
 
 
