@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -25,19 +25,26 @@ class RoughRoad:
     how: Break = "cut"
     breaks_after: int | None = None
     piece_bytes: int = _PIECE_BYTES
+    connections: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until either side ends it, or it breaks."""
+        current = asyncio.current_task()
+        assert current is not None
+        self.connections.add(current)
         inner_reader, inner_writer = await asyncio.open_connection(self.host, self.port)
+        answering = asyncio.ensure_future(self._answer(inner_reader, writer))
         try:
-            answering = asyncio.ensure_future(self._answer(inner_reader, writer))
             await self._send(reader, inner_writer)
             await answering
         except ConnectionError:
             pass
         finally:
+            answering.cancel()
             writer.transport.abort()
             inner_writer.transport.abort()
+            await asyncio.gather(answering, return_exceptions=True)
+            self.connections.discard(current)
 
     async def _send(self, reader: asyncio.StreamReader, inner: asyncio.StreamWriter) -> None:
         passed = 0
@@ -72,4 +79,9 @@ async def rough_road_to(url: str) -> AsyncGenerator[RoughRoad]:
     server = await asyncio.start_server(road.handle, "127.0.0.1", 0)
     road.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server:
-        yield road
+        try:
+            yield road
+        finally:
+            for connection in road.connections:
+                connection.cancel()
+            await asyncio.gather(*road.connections, return_exceptions=True)
