@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
@@ -190,12 +190,44 @@ def parse_arguments(model: type[ArgumentsT], arguments: Mapping[str, Any]) -> Ar
     try:
         return model.model_validate(arguments)
     except ValidationError as error:
-        problems = [_problem(model, detail) for detail in error.errors(include_url=False)]
+        problems = _problems(model, arguments, error.errors(include_url=False))
         raise InvalidArguments(
             " ".join(problem["message"] for problem in problems),
             hint="Correct the named arguments and call again; GET /mcp/tools has the schema.",
             details={"problems": problems},
         ) from None
+
+
+def _problems(
+    model: type[Arguments], arguments: Mapping[str, Any], details: Sequence[ErrorDetails]
+) -> list[dict[str, Any]]:
+    """Describe each problem once: pydantic tells one for each type that a field may have."""
+    problems: dict[str, dict[str, Any]] = {}
+    for detail in details:
+        problem = _problem(model, {**detail, "loc": _place(detail["loc"], arguments)})
+        known = problems.setdefault(problem["field"], problem)
+        if known is not problem:
+            known["message"] = f"{known['message'].rstrip('.')}, or: {_reason(detail)}."
+    return list(problems.values())
+
+
+def _place(path: tuple[int | str, ...], arguments: Mapping[str, Any]) -> tuple[int | str, ...]:
+    """Return where in the arguments a problem is, without the names that pydantic gives to the types of a union."""
+    place: list[int | str] = []
+    node: Any = arguments
+    for part in path:
+        if isinstance(node, Mapping):
+            node = cast(Mapping[str, Any], node).get(str(part))
+        elif isinstance(node, list) and isinstance(part, int):
+            node = cast(list[Any], node)[part]
+        else:
+            continue
+        place.append(part)
+    return tuple(place)
+
+
+def _reason(detail: ErrorDetails) -> str:
+    return detail["msg"].removeprefix("Value error, ")
 
 
 def _problem(model: type[Arguments], detail: ErrorDetails) -> dict[str, Any]:
@@ -214,7 +246,7 @@ def _problem(model: type[Arguments], detail: ErrorDetails) -> dict[str, Any]:
     else:
         shown = repr(detail["input"])
         shown = shown if len(shown) <= 120 else shown[:117] + "..."
-        problem["message"] = f"Argument `{where}` is {shown}: {detail['msg'].removeprefix('Value error, ')}."
+        problem["message"] = f"Argument `{where}` is {shown}: {_reason(detail)}."
     return problem
 
 

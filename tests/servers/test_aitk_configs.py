@@ -140,7 +140,12 @@ async def test_everything_wrong_is_refused_at_once_and_nothing_is_stored(tools: 
         ({"numRepeats": 10}, "repeats no images"),
         ({"trainBatchSize": 2}, "the argument is `batch_size`"),
         ({"stepps": 2}, "did you mean `steps`"),
-        ({"resolution": "big"}, "`resolution"),
+        (
+            {"resolution": "big"},
+            "Argument `resolution` is 'big': Input should be a valid integer, unable to parse string as an integer,"
+            " or: Input should be a valid list.",
+        ),
+        ({"resolution": [512, "big"]}, "Argument `resolution.1` is 'big': Input should be a valid integer"),
         ({"mixed_precision": "int8"}, "`mixed_precision`"),
     ],
 )

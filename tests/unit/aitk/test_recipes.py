@@ -164,6 +164,7 @@ def test_a_moved_and_a_guessed_model_are_reported() -> None:
         ({"optimizer": "adamw9bit"}, "adamw9bit"),
         ({"text_encoder_lr": 0.1}, "`train_text_encoder` is false"),
         ({"name": "../cat"}, "a job is named"),
+        ({"name": "a" * 101}, "at most 100 characters"),
         ({"test_prompts": ["a ${HOME} cat"]}, "environment variable"),
         ({"overrides": {"train": {"learning_rate": 1}}}, "no setting `train.learning_rate`"),
         ({"overrides": {"training_folder": "/tmp"}}, "cannot be set"),
