@@ -53,8 +53,8 @@ def check_job_name(name: str) -> str:
         return name
     suggestion = _NOT_IN_JOB_NAMES.sub("_", name).strip("._-")[:100]
     raise InvalidArguments(
-        f"`name` is {_shown(name)}: a job is named with letters, digits, `_`, `-` and `.`, a letter or digit first, of at"
-        " most 100 characters.",
+        f"`name` is {_shown(name)}: a job is named with letters, digits, `_`, `-` and `.`, a letter or digit first,"
+        " of at most 100 characters.",
         hint=f"Use `{suggestion}`." if suggestion else "Use a name such as `pixel_cat_v1`.",
         details={"field": "name", "value": name, "closest_matches": [suggestion] if suggestion else []},
     )
