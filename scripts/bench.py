@@ -25,7 +25,7 @@ if find_spec("mcp_toolserver") is None:
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import calls, chunks, datasets, graphs, training
+from benchmarks import calls, chunks, datasets, graphs, loras, training
 from benchmarks.measuring import MIB, Bench, Row
 
 SUITES: Mapping[str, Callable[[Bench], Awaitable[list[Row]]]] = {
@@ -34,6 +34,7 @@ SUITES: Mapping[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "datasets": datasets.rows,
     "training": training.rows,
     "graphs": graphs.rows,
+    "loras": loras.rows,
 }
 
 

@@ -9,10 +9,10 @@ loras/
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import orjson
 
@@ -30,13 +30,12 @@ _SIDECAR_ENDS = (".json", ".info")
 _LISTED = SAFE_EXTENSIONS | PICKLE_EXTENSIONS
 
 
-@dataclass(frozen=True, slots=True)
-class LoraFile:
+class LoraFile(NamedTuple):
     """A file that LoraLoader lists; `stamp` changes when it or a side-car does, `sidecars` are the paths beside it.
 
     `where` is its path or, for a file on another machine (`remote`), an address that is told apart from every other.
-    Size and time of such a file are None where ComfyUI does not tell them. Paths are text here: ten thousand Path
-    objects would take longer than the rest of a scan.
+    Size and time of such a file are None where ComfyUI does not tell them. Paths are text here, and this a
+    tuple: ten thousand objects of other kinds would take longer than the rest of a scan.
     """
 
     name: str
@@ -69,9 +68,8 @@ def scan(folders: Sequence[Path]) -> dict[str, LoraFile]:
     """
     found: dict[str, LoraFile] = {}
     for folder in folders:
-        for file in _walk(folder, "", ()):
-            found.setdefault(file.name, file)
-    return dict(sorted(found.items()))
+        _walk(folder, "", (), found)
+    return {name: found[name] for name in sorted(found)}
 
 
 def find(folders: Sequence[Path], name: str) -> LoraFile | None:
@@ -156,7 +154,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], value) if isinstance(value, dict) else {}
 
 
-def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[LoraFile]:
+def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...], found: dict[str, LoraFile]) -> None:
+    """Add the files of a folder and those below it to `found`, where their names are not taken."""
     try:
         state = folder.stat()
         with os.scandir(folder) as listing:
@@ -169,11 +168,11 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
         return
     beside = {name: entry for name, entry in entries.items() if name.endswith(_SIDECAR_ENDS)}
     for name, entry in entries.items():
-        if _extension(name) in _LISTED:
-            if entry.is_file():
-                yield _file(prefix + name, entry, beside)
+        if name.endswith(".safetensors") or _extension(name) in _LISTED:
+            if entry.is_file() and prefix + name not in found:
+                found[prefix + name] = _file(prefix + name, entry, beside)
         elif entry.is_dir():
-            yield from _walk(folder / name, f"{prefix}{name}/", (*above, here))
+            _walk(folder / name, f"{prefix}{name}/", (*above, here), found)
 
 
 def _is_shown(name: str) -> bool:

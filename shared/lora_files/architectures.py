@@ -188,7 +188,7 @@ def architecture_in_words(metadata: Mapping[str, str]) -> str | None:
 
 def _by_layers(layers: Sequence[Layer]) -> Detection | None:
     # One text for all layers: a pattern over it costs less than a pattern over each.
-    by_name = {layer.key.plain: layer for layer in layers if "\n" not in layer.key.plain}
+    by_name = {plain: layer for layer in layers if "\n" not in (plain := layer.key.plain)}
     text = "\n".join(by_name)
     for signature in SIGNATURES:
         found = [by_name[match.group()] for match in signature.pattern.finditer(text)]

@@ -46,6 +46,7 @@ _SCALARS: Mapping[str, str] = {"F16": "<e", "F32": "<f", "F64": "<d", "I32": "<i
 _MAX_SCALARS = 4096
 _MAX_DIMENSIONS = 64
 _MAX_SIZE = 2**63
+_FIELDS = frozenset({"dtype", "shape", "data_offsets"})
 
 
 class BadSafetensors(ValueError):
@@ -220,7 +221,7 @@ def _tensor(name: str, value: Any) -> TensorInfo:
     if not isinstance(value, dict):
         raise BadSafetensors("bad_tensor", f"Tensor {name[:120]!r} is described by no object.")
     entry = cast(dict[str, Any], value)
-    if entry.keys() != {"dtype", "shape", "data_offsets"}:
+    if entry.keys() != _FIELDS:
         raise BadSafetensors("bad_tensor", f"Tensor {name[:120]!r} has the fields {sorted(entry)[:5]}.")
     dtype = entry["dtype"]
     shape = _counts(entry["shape"])
@@ -244,11 +245,12 @@ def _counts(value: Any) -> tuple[int, ...] | None:
     if not isinstance(value, list):
         return None
     numbers = cast(list[Any], value)
-    # The type, not isinstance: True is an int, and no size.
-    if len(numbers) > _MAX_DIMENSIONS or not {type(number) for number in numbers} <= {int}:
+    if len(numbers) > _MAX_DIMENSIONS:
         return None
-    if numbers and (min(numbers) < 0 or max(numbers) >= _MAX_SIZE):
-        return None
+    for number in numbers:
+        # The type, not isinstance: True is an int, and no size.
+        if type(number) is not int or not 0 <= number < _MAX_SIZE:
+            return None
     return tuple(numbers)
 
 

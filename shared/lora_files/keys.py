@@ -108,7 +108,11 @@ class LoraKey(NamedTuple):
 
 def split_key(name: str) -> LoraKey:
     """Take a tensor's name apart."""
-    stem, role = _split_suffix(name)
+    return key_of(*split_suffix(name))
+
+
+def key_of(stem: str, role: str) -> LoraKey:
+    """Take a tensor's name apart that has lost its suffix already."""
     match = _PREFIX.match(stem)
     if match is None:
         return LoraKey("", stem, role, "original", "model")
@@ -116,7 +120,8 @@ def split_key(name: str) -> LoraKey:
     return LoraKey(match.group(), stem[match.end() :], role, key_format, target)
 
 
-def _split_suffix(name: str) -> tuple[str, str]:
+def split_suffix(name: str) -> tuple[str, str]:
+    """Return a tensor's name without its suffix, and its role; the whole name and no role where there is none."""
     cut = at = len(name)
     for _ in range(_MOST_DOTS):
         at = name.rfind(".", 0, at)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lora_files.header import SafetensorsHeader
-from lora_files.keys import LoraKey, Target, split_key
+from lora_files.keys import LoraKey, Target, key_of, split_suffix
 
 # LyCORIS writes plain LoRA layers beside its own, and every kind can carry full differences for norms and biases:
 # the first kind that occurs at all is the one that the trainer was asked for.
@@ -110,20 +110,23 @@ class Network:
 
 def network_of(header: SafetensorsHeader) -> Network:
     """Group the tensors of a file into the layers that they change."""
-    first: dict[str, LoraKey] = {}
+    keys: dict[str, LoraKey] = {}
     shapes: dict[str, dict[str, Shape]] = {}
     unknown: list[str] = []
-    bytes_by_dtype: Counter[str] = Counter()
-    for name, info in header.tensors.items():
-        key = split_key(name)
-        if not key.role:
+    bytes_by_dtype: dict[str, int] = {}
+    for name, (dtype, shape, start, end) in header.tensors.items():
+        stem, role = split_suffix(name)
+        if not role:
             unknown.append(name)
             continue
-        first.setdefault(key.name, key)
-        shapes.setdefault(key.name, {})[key.role] = info.shape
-        bytes_by_dtype[info.dtype] += info.end - info.start
-    layers = tuple(Layer(key, shapes[name]) for name, key in first.items())
-    return Network(layers, tuple(unknown), _top(bytes_by_dtype))
+        roles = shapes.get(stem)
+        if roles is None:
+            # Once for all tensors of a layer: a file of gigabytes names a thousand of them.
+            keys[stem], roles = key_of(stem, role), shapes.setdefault(stem, {})
+        roles[role] = shape
+        bytes_by_dtype[dtype] = bytes_by_dtype.get(dtype, 0) + end - start
+    layers = tuple(Layer(key, shapes[stem]) for stem, key in keys.items())
+    return Network(layers, tuple(unknown), max(bytes_by_dtype, key=bytes_by_dtype.__getitem__, default=None))
 
 
 def alpha_of(network: Network, alphas: Iterable[float]) -> float | None:
@@ -132,7 +135,3 @@ def alpha_of(network: Network, alphas: Iterable[float]) -> float | None:
     if counts:
         return counts.most_common(1)[0][0]
     return float(network.rank) if network.rank is not None else None
-
-
-def _top(counts: "Counter[str]") -> str | None:
-    return counts.most_common(1)[0][0] if counts else None
