@@ -23,17 +23,21 @@ class LoraRecords:
         forgotten.
         """
         with self._lock:
-            files = {file.where: file for file in lora_folder.scan(folders).values()}
             known = self._all()
-            changed = [at for at, file in files.items() if at not in known or known[at].stamp != file.stamp]
-            for at in changed:
-                known[at] = Remembered(files[at].stamp, lora_folder.examine(files[at]))
-            # What lies on another machine begins with no slash, and is no business of a scan.
-            gone = [at for at in known if at not in files and Path(at).is_absolute()] if len(known) > len(files) else []
+            files = lora_folder.scan(folders).values()
+            pairs: list[tuple[LoraFile, Remembered]] = []
+            changed: list[tuple[str, Remembered]] = []
+            for file in files:
+                remembered = known.get(file.where)
+                if remembered is None or remembered.stamp != file.stamp:
+                    remembered = known[file.where] = Remembered(file.stamp, lora_folder.examine(file))
+                    changed.append((file.where, remembered))
+                pairs.append((file, remembered))
+            gone = _gone(known, {file.where for file in files}) if len(known) > len(files) else []
             for at in gone:
                 del known[at]
-            self._store([(at, known[at]) for at in changed], gone)
-            return [(file, known[at]) for at, file in files.items()]
+            self._store(changed, gone)
+            return pairs
 
     def recall_all(self, files: Iterable[LoraFile]) -> dict[str, Remembered]:
         """Return what is remembered of files as they are now, by where they lie; others are left out."""
@@ -68,3 +72,8 @@ class LoraRecords:
         if self._known is None:
             self._known = self._cache.load() if self._cache is not None else {}
         return self._known
+
+
+def _gone(known: Iterable[str], there: set[str]) -> list[str]:
+    # What lies on another machine begins with no slash, and is no business of a scan.
+    return [at for at in known if at not in there and Path(at).is_absolute()]
