@@ -69,7 +69,11 @@ def _in_words(lora: LoraInfo, fit: Fit) -> str:
     if fit.verdict == "fits":
         return f"All {fit.layers} layers find their place."
     lost = fit.layers - fit.matched
-    logged = "`lora key not loaded`" if fit.not_found else "`ERROR lora … shape`"
+    logged = " and ".join(
+        line
+        for line, said in (("`lora key not loaded`", fit.not_found), ("`ERROR lora … shape`", fit.mismatched))
+        if said
+    )
     effect = f"{lost} of {fit.layers} layers will be left out, and the log says {logged}"
     if fit.verdict == "partly":
         return f"It works in part: {effect}."

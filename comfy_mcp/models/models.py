@@ -93,7 +93,9 @@ def find_name(wanted: str, names: tuple[str, ...], *, field: str, what: str) -> 
         found = list(dict.fromkeys(name for name in names if plain(name) == plain(wanted)))
         if len(found) == 1:
             return found[0]
-    matches = closest(wanted, names)
+    # Of a short name, the extension that a caller leaves out is half of the letters.
+    stems = {_same_stem(name): name for name in names}
+    matches = closest(wanted, names) or [stems[stem] for stem in closest(_same_stem(wanted), stems)]
     cure = f"Did you mean `{matches[0]}`?" if matches else f"`list-models` has the {what}s that there are."
     raise NotFound(
         f"Argument `{field}` is `{wanted}`: ComfyUI has no such {what}.",

@@ -269,10 +269,11 @@ async def test_predicts_whether_a_lora_fits_a_checkpoint(tmp_path: Path) -> None
         assert (wide["fits"], wide["verdict"]) == (False, "does_not_fit")
         assert "3072" in wide["shape_mismatches"][0]
         assert "no effect" in wide["message"]
+        assert "says `lora key not loaded` and `ERROR lora … shape`." in wide["message"]
 
         other = await check("sd15.safetensors")
         assert (other["verdict"], other["keys_not_loaded"]) == ("does_not_fit", list(SD15))
-        assert "for sd15, the checkpoint is flux" in other["message"]
+        assert "says `lora key not loaded`. It is for sd15, the checkpoint is flux" in other["message"]
 
         with pytest.raises(NotFound):
             await check("tiny.safetensors", "nowhere.safetensors")
