@@ -124,7 +124,10 @@ _RULES: tuple[_Rule, ...] = (
     ),
     _Rule(
         "disk_full",
-        re.compile(r"No space left on device|Disk quota exceeded|File too large|Errno (?:27|28|122)\b|ENOSPC"),
+        re.compile(
+            r"No space left on device|Disk quota exceeded|File too large|Errno (?:27|28|122)\b|ENOSPC"
+            r"|database or disk is full"
+        ),
         "The disk is full.",
         "Delete old models or datasets, then resume-training goes on from the last checkpoint.",
     ),

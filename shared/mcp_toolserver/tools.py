@@ -1,5 +1,6 @@
 """A tool declared once, as a value, and the box through which every door calls it."""
 
+import errno
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -11,10 +12,12 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from mcp_toolserver.errors import Internal, InvalidArguments, ToolError, UnknownTool, closest
+from mcp_toolserver.errors import InsufficientStorage, Internal, InvalidArguments, ToolError, UnknownTool, closest
 from mcp_toolserver.metrics import ToolMetrics
 
 log = logging.getLogger(__name__)
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Arguments(BaseModel):
@@ -164,6 +167,13 @@ class Toolbox:
             outcome = error.code
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in _FULL:
+                outcome = InsufficientStorage.code
+                raise InsufficientStorage(
+                    f"`{tool.name}` failed: the disk of this server is full.",
+                    hint="Free some room on it and call again; get-system-stats or df shows how much there is.",
+                    details={"reason": error.strerror},
+                ) from error
             outcome = "internal"
             log.exception("tool failed", extra={"tool": tool.name, "request_id": call.request_id})
             raise Internal(

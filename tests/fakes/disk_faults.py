@@ -6,14 +6,27 @@ code has to know of this. What an effect is, is a matter of what the system is a
 
 import io
 import os
+import resource
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 _WRITING = {os.pwritev, os.fsync, os.fdatasync, os.mkdir, os.link, os.replace, os.rename}
 _EFFECTS = _WRITING | {os.open, os.ftruncate, os.truncate, os.unlink, os.remove, os.rmdir, os.utime, io.open}
 _BUFFERED = {"write", "flush", "truncate"}
+
+
+@contextmanager
+def largest_file(size_bytes: int) -> Generator[None]:
+    """Let no file of this process grow past a size, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class FaultAt:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound
+from mcp_toolserver.errors import Conflict, InsufficientStorage, InvalidArguments, NotFound
 from mcp_toolserver.tools import Toolbox
+from tests.fakes.disk_faults import largest_file
 from tests.servers.aitk import call, image, toolbox_in
 
 
@@ -44,6 +45,17 @@ async def test_the_document_is_stored_as_it_is_answered(tools: Toolbox, tmp_path
     ]
     assert answer["warnings"] == []
     assert (answer["estimate"]["steps"], answer["estimate"]["images"], answer["estimate"]["epochs"]) == (100, 2, 50)
+
+
+async def test_a_config_for_which_the_disk_has_no_room_leaves_the_one_that_was_there(
+    tools: Toolbox, tmp_path: Path
+) -> None:
+    path = Path((await call(tools, "create-training-config", **asked(steps=7)))["config_path"])
+    before = path.read_bytes()
+    with largest_file(100), pytest.raises(InsufficientStorage, match="`create-training-config` failed: the disk"):
+        await call(tools, "create-training-config", **asked(steps=8, overwrite=True))
+    assert path.read_bytes() == before
+    assert list((tmp_path / "configs").iterdir()) == [path]
 
 
 @pytest.mark.parametrize("text", ["\x85 \u2028 \ufeff", "狗: - {a}", "yes", "1e-4", "'\"\\", "a\nb\n", " # no comment"])

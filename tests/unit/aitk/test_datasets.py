@@ -1,9 +1,6 @@
 """Datasets under stress: names that collide, a full disk, a killed server, two callers at once."""
 
 import base64
-import resource
-from collections.abc import Generator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from aitk_mcp.datasets.datasets import Datasets
 from aitk_mcp.datasets.imports import NewDataset, import_path
 from aitk_mcp.datasets.staging import NewImage, plan_names
 from mcp_toolserver.errors import Conflict, InsufficientStorage
+from tests.fakes.disk_faults import largest_file
 
 FILENAMES = st.lists(
     st.tuples(
@@ -48,17 +46,6 @@ def image(name: str, side: int = 8) -> NewImage:
     noise = np.random.RandomState(0).randint(0, 255, (side, side, 3), np.uint8)
     Image.fromarray(noise).save(file, "PNG")
     return NewImage(name, base64.b64encode(file.getvalue()).decode(), "a cat")
-
-
-@contextmanager
-def largest_file(size_bytes: int) -> Generator[None]:
-    """Let no file of this process grow past a size, as on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 async def test_a_full_disk_is_told_as_one_and_leaves_what_was_there(tmp_path: Path) -> None:

@@ -125,6 +125,7 @@ ENDING = "\n\n========================================\nResult:\n - 0 completed 
         ),
         ("no images found in /data/cats", "no_images", "in /data/cats"),
         ("[Errno 28] No space left on device: '/out/a.safetensors'", "disk_full", "disk is full"),
+        ("sqlite3.OperationalError: database or disk is full", "disk_full", "disk is full"),
         ("No module named 'diffusers'", "missing_package", "diffusers"),
         ("Environment variable HF_HOME not set. Please define it.", "bad_config", "HF_HOME"),
         ("[Errno 2] No such file or directory: '/m/vae'", "missing_file", "/m/vae"),
