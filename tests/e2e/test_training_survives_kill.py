@@ -112,18 +112,21 @@ def goes_on_from_its_checkpoint(url: str, job_id: str, step: int) -> None:
 
 def test_a_killed_server_leaves_its_training_alive_and_the_next_one_sees_it_end(place: Place) -> None:
     with place.serving() as (process, url):
-        running = start(url, "first", 150)
+        running = start(url, "first", 50)
         waiting = start(url, "second", 7)
         wait_for_step(url, running, 3)
+        # Held until the next server has seen it, or it would have to be long to outlast that server's start.
+        place.jobs.find(running).run.send(signal.SIGSTOP)
         kill(process)
     assert is_alive(place.trainer(running))
     with place.serving() as (_, url):
         found = {job["job_id"]: job["status"] for job in call(url, "list-training-jobs")["jobs"]}
         assert found == {running: "running", waiting: "queued"}
-        for job_id, steps in ((running, 150), (waiting, 7)):
+        place.jobs.find(running).run.send(signal.SIGCONT)
+        for job_id, steps in ((running, 50), (waiting, 7)):
             done = call(url, "wait-training", job_id=job_id, wait_s=WAIT_S)
             assert (done["status"], done["step"]) == ("completed", steps)
-        assert call(url, "get-training-loss", job_id=running)["total_points"] == 149
+        assert call(url, "get-training-loss", job_id=running)["total_points"] == 49
 
 
 def test_a_killed_training_is_told_as_failed_at_once_and_resumed(place: Place) -> None:
