@@ -28,6 +28,7 @@ from comfy_mcp.models.shelf import ModelShelf
 from comfy_mcp.settings import DEFAULT_COMFYUI_URL, ComfySettings
 from comfy_mcp.system import System
 from comfy_mcp.tools.generation import generation_tools
+from comfy_mcp.tools.image_workflows import image_workflow_tools
 from comfy_mcp.tools.jobs import job_tools
 from comfy_mcp.tools.loras import lora_tools
 from comfy_mcp.tools.model_files import model_file_tools
@@ -116,6 +117,7 @@ def build(settings: ComfySettings) -> ToolServer:
                 *workflow_tools(checks),
                 *generation_tools(generation, jobs, images),
                 *job_tools(jobs, images),
+                *image_workflow_tools(images),
                 *model_tools(models, comfyui),
                 *model_file_tools(TipBook(models, folders, library), downloads, models, library, shelf_of),
                 *system_tools(system),

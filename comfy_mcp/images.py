@@ -15,15 +15,17 @@ from starlette.routing import BaseRoute, Route
 from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.engines.comfyui_history import OutputFile
 from comfy_mcp.engines.selection import Selected
+from comfy_mcp.image_texts import small_copy
 from comfy_mcp.jobs.jobs import Jobs
 from comfy_mcp.jobs.store import JobFile, JobRecord
-from mcp_toolserver.errors import BackendRejected, InvalidArguments, NotFound
+from mcp_toolserver.errors import BackendRejected, InvalidArguments, NotFound, TooLarge, ToolError
 from mcp_toolserver.files import safe_relative
 
 _PASSED_ON = ("range", "if-range", "if-none-match", "if-modified-since")
 _PASSED_BACK = ("content-length", "content-range", "accept-ranges", "etag", "last-modified")
 # What a browser may show in place; anything else (HTML, SVG with scripts) is only for saving.
 _SHOWN = ("image/png", "image/jpeg", "image/webp", "image/gif", "video/", "audio/")
+_MOST_SEEN_BYTES = 64 * 1024 * 1024
 _IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 
@@ -76,6 +78,33 @@ class Images:
             for index, file in enumerate(record.files)
         ]
 
+    async def content(self, image_id: str, most_bytes: int) -> bytes:
+        """Return the file of a picture; raises NotFound, and TooLarge past `most_bytes`."""
+        file = await self._find(image_id)
+        answer = await self._comfyui.open_file(_output(file), {"accept-encoding": "identity"})
+        if not answer.is_success:
+            await answer.aclose()
+            raise _lost(image_id, file)
+        content = bytearray()
+        async for piece in _pieces(answer):
+            content += piece
+            if len(content) > most_bytes:
+                raise TooLarge(
+                    f"The file of the picture `{image_id}` has more than {most_bytes} bytes.",
+                    hint="Fetch it from its url.",
+                    details={"image_id": image_id, "limit_bytes": most_bytes},
+                )
+        return bytes(content)
+
+    async def small_copy(self, image_id: str) -> bytes | None:
+        """Return a small JPEG of a picture, or None where there is nothing to be seen of it now."""
+        try:
+            content = await self.content(image_id, _MOST_SEEN_BYTES)
+        except ToolError:
+            # The job is done all the same, and its answer links the file.
+            return None
+        return await to_thread.run_sync(small_copy, content)
+
     async def serve(self, request: Request) -> Response:
         """Pass a picture on from ComfyUI, with ranges and conditions, holding no more than a piece of it."""
         image_id = request.path_params["image_id"]
@@ -84,11 +113,7 @@ class Images:
         answer = await self._comfyui.open_file(_output(file), {**wanted, "accept-encoding": "identity"})
         if answer.status_code in {400, 403, 404}:
             await answer.aclose()
-            raise NotFound(
-                f"ComfyUI no longer has the file of the picture `{image_id}`.",
-                hint="Generate it again with the same seed.",
-                details={"image_id": image_id, "filename": file.filename},
-            )
+            raise _lost(image_id, file)
         if answer.status_code not in {200, 206, 304, 416}:
             await answer.aclose()
             raise BackendRejected(f"ComfyUI answered the request for a picture with {answer.status_code}.")
@@ -146,6 +171,14 @@ class Images:
                 details={"image_id": image_id, "engine": record.engine, "engine_url": record.engine_url},
             )
         return record.files[int(index)]
+
+
+def _lost(image_id: str, file: JobFile) -> NotFound:
+    return NotFound(
+        f"ComfyUI no longer has the file of the picture `{image_id}`.",
+        hint="Generate it again with the same seed.",
+        details={"image_id": image_id, "filename": file.filename},
+    )
 
 
 async def _pieces(answer: httpx.Response) -> AsyncGenerator[bytes]:

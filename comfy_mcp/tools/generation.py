@@ -19,7 +19,7 @@ from comfy_mcp.tools.generation_arguments import (
     LoraArgument,
     UploadImage,
 )
-from comfy_mcp.tools.jobs import JobImage, job_images
+from comfy_mcp.tools.jobs import JobImage, job_images, show_images
 from comfy_mcp.workflows import Hires
 from mcp_toolserver.base64_content import decode_base64
 from mcp_toolserver.errors import BackendRejected
@@ -70,6 +70,7 @@ def generation_tools(generation: Generation, jobs: Jobs, images: Images) -> list
                 hint="`get-job` has the details.",
                 details={"job_id": record.job_id, "status": record.status, **(record.error_details or {})},
             )
+        await show_images(record, images, call)
         return {
             "job_id": record.job_id,
             "status": record.status,

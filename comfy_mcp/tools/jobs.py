@@ -10,11 +10,23 @@ from comfy_mcp.images import Images
 from comfy_mcp.jobs.jobs import Jobs
 from comfy_mcp.jobs.live import JobState
 from comfy_mcp.jobs.store import JobRecord, JobStatus
-from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
+from mcp_toolserver.tools import MOST_PICTURE_BYTES, AnyTool, Arguments, Call, Effect, Link, Picture, Result, Tool
 
 # Below the 60 seconds after which many MCP clients give a call up.
 DEFAULT_WAIT_S = 50.0
 LONGEST_WAIT_S = 3600.0
+
+# Each costs the fetch of its file, and the caller's context; the rest is linked.
+_MOST_SHOWN = 4
+_MEDIA_TYPES = {
+    "png": "image/png",
+    "jpg": "image/jpeg",
+    "jpeg": "image/jpeg",
+    "webp": "image/webp",
+    "gif": "image/gif",
+    "mp4": "video/mp4",
+    "webm": "video/webm",
+}
 
 _JOB_ID_MISTAKES = {"id": "the argument is `job_id`.", "prompt_id": "the argument is `job_id`; it is the same id."}
 
@@ -110,10 +122,14 @@ def job_tools(jobs: Jobs, images: Images) -> list[AnyTool]:
     """Return the tools that look at, wait for, cancel and list jobs."""
 
     async def get(args: GetJob, call: Call) -> JobInfo:
-        return await job_info(await jobs.get(args.job_id), images, call)
+        return await told(await jobs.get(args.job_id), call)
 
     async def wait(args: WaitJob, call: Call) -> JobInfo:
-        return await job_info(await jobs.wait(args.job_id, args.wait_s, call.report), images, call)
+        return await told(await jobs.wait(args.job_id, args.wait_s, call.report), call)
+
+    async def told(state: JobState, call: Call) -> JobInfo:
+        await show_images(state.record, images, call)
+        return await job_info(state, images, call)
 
     async def cancel(args: CancelJob, call: Call) -> CancelledJob:
         record = (await jobs.cancel(args.job_id)).record
@@ -176,6 +192,25 @@ async def job_images(record: JobRecord, images: Images, call: Call) -> list[JobI
         JobImage(id=link.id, url=link.url, width=link.width, height=link.height)
         for link in await images.links(record, call.base_url)
     ]
+
+
+async def show_images(record: JobRecord, images: Images, call: Call) -> None:
+    """Show small copies of a finished job's pictures to a caller whose door has room for them, and link the files."""
+    if call.pictures is None or call.links is None or record.status != "completed":
+        return
+    left_bytes = MOST_PICTURE_BYTES
+    for index, link in enumerate(await images.links(record, call.base_url)):
+        call.links.append(Link(link.url, record.files[index].filename, _media_type(record.files[index].filename)))
+        if index >= _MOST_SHOWN or link.width is None:
+            continue
+        small = await images.small_copy(link.id)
+        if small is not None and len(small) <= left_bytes:
+            left_bytes -= len(small)
+            call.pictures.append(Picture(small, "image/jpeg", f"{link.id}: {link.width} x {link.height}, made small"))
+
+
+def _media_type(filename: str) -> str | None:
+    return _MEDIA_TYPES.get(filename.rpartition(".")[2].lower())
 
 
 def _moment(seconds: float) -> datetime:

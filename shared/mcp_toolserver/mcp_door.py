@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from mcp_toolserver.errors import ToolError
 from mcp_toolserver.rest_door import annotations, base_url, caller_of
-from mcp_toolserver.tools import AnyTool, Call, Picture, Toolbox
+from mcp_toolserver.tools import AnyTool, Call, Link, Picture, Toolbox
 
 PROTOCOL_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28")
 
@@ -42,7 +42,8 @@ def mcp_server(
         request = context.request
         address = base_url(request, public_url) if request is not None else (public_url or "").rstrip("/")
         pictures: list[Picture] = []
-        call = Call(report=context.session.report_progress, base_url=address, pictures=pictures)
+        links: list[Link] = []
+        call = Call(report=context.session.report_progress, base_url=address, pictures=pictures, links=links)
         if request is not None:
             call = replace(call, request_id=request.state.request_id, caller=caller_of(request))
         try:
@@ -54,7 +55,11 @@ def mcp_server(
                 is_error=True,
             )
         return types.CallToolResult(
-            content=[types.TextContent(type="text", text=orjson.dumps(result).decode()), *_shown(pictures)],
+            content=[
+                types.TextContent(type="text", text=orjson.dumps(result).decode()),
+                *_shown(pictures),
+                *(types.ResourceLink(uri=link.uri, name=link.name, mime_type=link.media_type) for link in links),
+            ],
             structured_content=result,
         )
 

@@ -70,12 +70,22 @@ MOST_PICTURE_BYTES = 500_000
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """A file that the caller can fetch, beside the result: its address, a name, and what kind of file it is."""
+
+    uri: str
+    name: str
+    media_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """What a running tool may know of its caller.
 
     `base_url` is the address that the caller used for this server (no slash at its end), for links in results.
     `caller` is the address that the call came from, None where there is none (stdio).
-    `pictures` is where to put what the caller shall see; None where its door shows no pictures, only links.
+    `pictures` is where to put what the caller shall see, and `links` what it can fetch; None where its door shows
+    nothing beside the result.
     """
 
     request_id: str = field(default_factory=lambda: uuid4().hex)
@@ -83,6 +93,7 @@ class Call:
     base_url: str = ""
     caller: str | None = None
     pictures: list[Picture] | None = None
+    links: list[Link] | None = None
 
 
 ArgumentsT = TypeVar("ArgumentsT", bound=Arguments)

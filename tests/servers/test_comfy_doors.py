@@ -28,7 +28,7 @@ CONTRACT = {
     "upload-lora-chunked-finish", "download-lora", "delete-lora", "generate-image", "generate-video",
     "execute-workflow", "validate-workflow", "list-workflows", "get-workflow", "get-job", "wait-job", "cancel-job",
     "list-jobs", "list-models", "get-model-tips", "download-model", "delete-model", "upload-image", "get-object-info",
-    "get-system-info", "free-memory",
+    "get-system-info", "free-memory", "get-image-workflow",
 }  # fmt: skip
 
 
@@ -187,7 +187,7 @@ async def test_without_an_address_of_its_own_pictures_come_from_comfyui(
 
 
 @pytest.mark.parametrize("door", ["2025-11-25", "2026-07-28", "stdio"])
-async def test_a_picture_through_mcp_is_an_address_and_no_megabytes(
+async def test_a_picture_through_mcp_is_an_address_and_a_small_copy(
     door: str, engine: EngineUnderTest, tmp_path: Path, serve: Serve
 ) -> None:
     heard: list[float] = []
@@ -210,5 +210,6 @@ async def test_a_picture_through_mcp_is_an_address_and_no_megabytes(
     assert answer.structured_content["status"] == "completed"
     [image] = answer.structured_content["images"]
     assert httpx.get(image["url"]).content.startswith(b"\x89PNG")
-    assert len(answer.model_dump_json()) < 10_000
+    assert [part.type for part in answer.content] == ["text", "text", "image", "resource_link"]
+    assert len(answer.model_dump_json()) < 200_000
     assert heard == sorted(set(heard))
