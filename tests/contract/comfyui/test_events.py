@@ -122,6 +122,9 @@ async def test_freeing_memory_forgets_what_was_made(comfy: Comfy) -> None:
     first = await comfy.run(comfy.graph(seed=110))
     assert (await comfy.post("/free", {"unload_models": True, "free_memory": True})).text == ""
     again = await comfy.run(comfy.graph(seed=110))
+    if again.images == first.images:
+        # The answer comes before the deed: a prompt that follows at once may still be served from the cache.
+        again = await comfy.run(comfy.graph(seed=110))
     assert again.images != first.images
     assert await comfy.picture(again.images[0]) == await comfy.picture(first.images[0])
     assert (await comfy.http.post("/free")).status_code == 500
