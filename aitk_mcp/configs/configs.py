@@ -145,6 +145,7 @@ class Configs:
             refuse([*([problem_of(missing, "dataset_path")] if missing else []), *_problems_in(error)])
             raise
         if missing is not None:
+            missing.details.setdefault("field", "dataset_path")
             raise missing
         text = _render(recipe)
         if not overwrite:

@@ -83,6 +83,7 @@ async def test_a_dataset_that_is_not_there_is_answered_with_the_closest(tools: T
     with pytest.raises(NotFound) as caught:
         await call(tools, "create-training-config", **asked(dataset_path=given))
     assert "pixel_cat" in (caught.value.hint or "")
+    assert caught.value.details["field"] == "dataset_path"
 
 
 async def test_a_folder_without_images_is_refused_and_a_foreign_one_mentioned(tools: Toolbox, tmp_path: Path) -> None:
