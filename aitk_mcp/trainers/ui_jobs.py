@@ -4,9 +4,15 @@ from collections.abc import Mapping
 from typing import Any, cast
 from urllib.parse import quote
 
+import anyio
+
 from aitk_mcp.trainers.ui_http import UiHttp, UiRefused
 from aitk_mcp.trainers.ui_rows import BadRow, Row
 from mcp_toolserver.errors import Conflict, NotFound, closest
+
+# Its database answers 500 while somebody else writes. These only set a flag, and may be sent again.
+_REPEATABLE = frozenset({"mark_stopped", "save_now", "sample_now"})
+_PAUSES_S = (0.2, 0.8)
 
 
 class UiJobs:
@@ -59,7 +65,16 @@ class UiJobs:
 
     async def change(self, job_id: str, verb: str) -> Row:
         """Do `start`, `stop`, `mark_stopped`, `save_now` or `sample_now` to a job, and return it as it then is."""
-        await self._http.get(f"/api/jobs/{quote(job_id, safe='')}/{verb}")
+        path = f"/api/jobs/{quote(job_id, safe='')}/{verb}"
+        for pause_s in _PAUSES_S if verb in _REPEATABLE else ():
+            try:
+                await self._http.get(path)
+                return await self.find(job_id)
+            except UiRefused as error:
+                if error.answer_status != 500:
+                    raise
+                await anyio.sleep(pause_s)
+        await self._http.get(path)
         return await self.find(job_id)
 
     async def delete(self, job_id: str) -> None:

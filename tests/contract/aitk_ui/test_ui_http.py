@@ -1,5 +1,6 @@
 """Every way in which AI Toolkit's server can fail to answer, and what the caller hears."""
 
+import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from mcp_toolserver.errors import BackendRejected, BackendUnavailable
 from tests.fakes.aitk_ui import FakeAitkUi
 
 Serve = Callable[[ASGIApp], str]
+ROW = json.loads(Path(__file__).with_name("captures").joinpath("104_job_get.json").read_text("utf-8"))["response"]
 
 
 def answering(response: Response) -> Starlette:
@@ -83,3 +85,24 @@ async def test_the_token_opens_the_door_and_is_never_shown(tmp_path: Path) -> No
     assert caught.value.answer_status == 401
     assert "AI_TOOLKIT_AUTH" in str(caught.value.hint)
     assert "wr0ng" not in f"{caught.value.as_dict()}{vars(UiHttp(url, SecretStr('wr0ng')))}"
+
+
+@pytest.mark.parametrize(("verb", "sent"), [("save_now", 2), ("stop", 1)])
+async def test_a_busy_database_is_asked_again_for_what_only_sets_a_flag(serve: Serve, verb: str, sent: int) -> None:
+    asked: list[str] = []
+
+    async def change(request: Request) -> Response:
+        asked.append(request.path_params["verb"])
+        return Response(status_code=500) if len(asked) == 1 else JSONResponse({})
+
+    async def jobs(request: Request) -> Response:
+        return JSONResponse(ROW)
+
+    url = serve(Starlette(routes=[Route("/api/jobs", jobs), Route("/api/jobs/{id}/{verb}", change)]))
+    changing = UiJobs(UiHttp(url)).change(ROW["id"], verb)
+    if sent == 1:
+        with pytest.raises(BackendRejected, match="500"):
+            await changing
+    else:
+        assert (await changing).job_id == ROW["id"]
+    assert asked == [verb] * sent
