@@ -25,7 +25,7 @@ if find_spec("mcp_toolserver") is None:
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import calls, chunks, datasets, graphs, loras, training
+from benchmarks import calls, chunks, datasets, engine, graphs, loras, training
 from benchmarks.measuring import MIB, Bench, Row
 
 SUITES: Mapping[str, Callable[[Bench], Awaitable[list[Row]]]] = {
@@ -33,6 +33,7 @@ SUITES: Mapping[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "chunks": chunks.rows,
     "datasets": datasets.rows,
     "training": training.rows,
+    "engine": engine.rows,
     "graphs": graphs.rows,
     "loras": loras.rows,
 }
