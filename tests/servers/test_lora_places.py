@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from starlette.types import ASGIApp
 
 from comfy_mcp.app import build, create_app
@@ -46,6 +47,12 @@ async def in_front_of(machine: Elsewhere, serve: Serve, tmp_path: Path) -> Async
     """Give the tools of a server without COMFYUI_DIR."""
     async with comfy_tools(settings(serve(machine.app()), tmp_path / "data")) as tools:
         yield tools
+
+
+def pixels(path: Path) -> bytes:
+    """Return the pixels of a picture, without what is written beside them."""
+    with Image.open(path) as image:
+        return image.tobytes()
 
 
 async def send(tools: Tools, name: str, content: bytes, **more: Any) -> dict[str, Any]:
@@ -236,6 +243,20 @@ async def test_a_folder_that_comfyui_reads_is_no_cause_for_warnings(tmp_path: Pa
             assert (sent["listed"], sent["warnings"]) == (True, [])
             assert (await tools("list-loras"))["warnings"] == []
     assert (running.folder / "models" / "loras" / "new.safetensors").exists()
+
+
+async def test_an_overwritten_lora_renders_with_its_new_weights(tmp_path: Path) -> None:
+    request = {"prompt": "a cat", "loras": [{"name": "cat"}], "width": 64, "height": 64, "steps": 2, "seed": 9}
+    pictures: list[bytes] = []
+    with engine_process(tmp_path / "comfyui") as running:
+        async with comfy_tools(running.settings(tmp_path / "data")) as tools:
+            for seed in (1, 2):
+                await send(tools, "cat.safetensors", strong_lora(seed), overwrite=True)
+                made = await tools("generate-image", **request, wait_s=60)
+                assert not made["cached"]
+                files = sorted((running.folder / "output").glob("*.png"), key=lambda path: path.stat().st_mtime_ns)
+                pictures.append(pixels(files[-1]))
+    assert pictures[0] != pictures[1]
 
 
 async def test_without_a_running_comfyui_a_lora_is_installed_and_its_listing_unknown(tmp_path: Path) -> None:
