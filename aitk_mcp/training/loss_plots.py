@@ -87,6 +87,9 @@ def _fill(axes: Any, plot: LossPlot) -> None:
     low, high = _bounds([point.loss for point in found])
     if low > 0 and high / low >= _LOG_FROM_RATIO:
         axes.set_yscale("log")
+        # Losses are read as 0.6, and not as 6 times a power of ten.
+        for each in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            each(_plain_numbers())
         axes.set_ylabel("loss (log scale)", color=_INK)
         axes.set_ylim(low * 0.9, high * 1.1)
     else:
@@ -94,6 +97,16 @@ def _fill(axes: Any, plot: LossPlot) -> None:
         axes.set_ylim(low - margin, high + margin)
     _mark(axes, plot, means)
     axes.legend(loc="upper right", frameon=False, fontsize=9, labelcolor=_INK)
+
+
+def _plain_numbers() -> Any:
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
+    return Plain(labelOnlyBase=False, minor_thresholds=(2, 0.5))
 
 
 def _mark(axes: Any, plot: LossPlot, means: Sequence[LossPoint]) -> None:

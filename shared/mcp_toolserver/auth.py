@@ -67,7 +67,7 @@ class DoorPolicy:
         if not same_origin and not loopback:
             raise Forbidden(
                 f"Pages from `{origin}` may not call this server.",
-                hint=f"Add `{origin}` to the setting ALLOWED_ORIGINS if you trust it.",
+                hint=f"Add `{origin}` to the setting …_ALLOWED_ORIGINS of this server if you trust it.",
                 details={"origin": origin},
             )
 

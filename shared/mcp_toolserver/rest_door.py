@@ -139,11 +139,13 @@ def _read(body: bytes) -> tuple[str, Mapping[str, Any]]:
         payload: Any = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidArguments(
-            f"The request's body is not JSON: {error}.", hint='Send {"tool": "list-loras", "arguments": {}}.'
+            f"The request's body is not JSON: {error}.",
+            hint='Send {"tool": "NAME", "arguments": {}}; GET /mcp/tools lists the names.',
         ) from None
     if not isinstance(payload, dict):
         raise InvalidArguments(
-            "The request's body is not a JSON object.", hint='Send {"tool": "list-loras", "arguments": {}}.'
+            "The request's body is not a JSON object.",
+            hint='Send {"tool": "NAME", "arguments": {}}; GET /mcp/tools lists the names.',
         )
     fields = cast(dict[str, Any], payload)
     for key in fields:
