@@ -25,12 +25,13 @@ from comfy_mcp.workflows import (
     build_video,
     has_errors,
 )
+from comfy_mcp.workflows.graphs import inputs_of
 from comfy_mcp.workflows.image_recipes import IMAGE_RECIPES
 from comfy_mcp.workflows.video_settings import VideoSettings
 from mcp_toolserver.errors import BackendUnavailable, InvalidArguments
 
-# Half of ComfyUI's range: the other half does not fit the signed integers of databases and of many languages.
-_SEEDS = 2**63
+# Of ComfyUI's 2**64, those that a program reads back exactly even where JSON's numbers are doubles, as in JavaScript.
+_SEEDS = 2**53
 EMBEDDED_PIXELS = 32
 
 _CONVERTED = "The workflow was converted from the form that ComfyUI's page saves; its seeds are those saved in it."
@@ -95,7 +96,7 @@ class Generation:
             ),
             base.variant,
         )
-        graph, doubts = _runnable(await self._checks.check(built.graph))
+        graph, doubts = _runnable(await self._checks.check(built.graph), _arguments(request))
         said = (base.warnings, built.warnings, lora_warnings, upscale_warnings, control_warnings, doubts)
         warnings = [*_joined(said), *_honest(selected, *_size_of(built, request))]
         return await self._start(
@@ -131,7 +132,8 @@ class Generation:
             ),
             base.variant,
         )
-        graph, doubts = _runnable(await self._checks.check(built.graph))
+        arguments = {request.input_image or "": "input_image"}
+        graph, doubts = _runnable(await self._checks.check(built.graph), arguments)
         warnings = _joined((base.warnings, built.warnings, lora_warnings, doubts))
         state = await self._start(
             "generate-video", job_id, selected, graph, built.workflow_name, built.settings.seed, warnings
@@ -178,16 +180,49 @@ class Generation:
         )
 
 
-def _runnable(checked: CheckedWorkflow) -> tuple[Graph, list[str]]:
-    """Return the graph and what is doubtful about it; raises InvalidArguments for what cannot run."""
+def _runnable(checked: CheckedWorkflow, arguments: Mapping[str, str] | None = None) -> tuple[Graph, list[str]]:
+    """Return the graph and what is doubtful about it; raises InvalidArguments for what cannot run.
+
+    `arguments` are the caller's own names for values that stand in the graph; a fault in one of them is told by it.
+    """
     if checked.graph is not None and not has_errors(checked.problems):
         return checked.graph, [problem.message for problem in checked.problems]
     errors = [problem for problem in checked.problems if problem.severity == "error"]
+    for problem in errors:
+        value = inputs_of((checked.graph or {}).get(problem.node_id or "")).get(problem.input or "")
+        field = (arguments or {}).get(value) if isinstance(value, str) else None
+        if problem.code == "value_not_in_list" and field is not None:
+            raise InvalidArguments(
+                f"Argument `{field}` is {value!r}, which ComfyUI does not have. {_sentence(problem.message)}",
+                hint=f"Nothing was queued. Correct `{field}`.",
+                details={
+                    "field": field,
+                    "value": value,
+                    "closest_matches": list(problem.closest_matches),
+                    "problems": [asdict(each) for each in checked.problems],
+                },
+            )
     raise InvalidArguments(
-        "The workflow cannot run: " + " ".join(f"{problem.message.rstrip('.')}." for problem in errors),
+        "The workflow cannot run: " + " ".join(_sentence(problem.message) for problem in errors),
         hint="Nothing was queued. Correct the named inputs; `validate-workflow` checks a graph on its own.",
         details={"problems": [asdict(problem) for problem in checked.problems]},
     )
+
+
+def _sentence(message: str) -> str:
+    return message if message.endswith((".", "?")) else f"{message}."
+
+
+def _arguments(request: ImageRequest) -> dict[str, str]:
+    named = {
+        "sampler": request.sampler,
+        "scheduler": request.scheduler,
+        "mask": request.mask,
+        "controlnet.image": None if request.controlnet is None else request.controlnet.image,
+        "input_image": request.input_image,
+        **{f"reference_images.{index}": image for index, image in enumerate(request.reference_images)},
+    }
+    return {value: argument for argument, value in named.items() if value}
 
 
 def _check_engine(wanted: str | None, selected: Selected) -> None:
