@@ -27,6 +27,7 @@ _PASSED_BACK = ("content-length", "content-range", "accept-ranges", "etag", "las
 _SHOWN = ("image/png", "image/jpeg", "image/webp", "image/gif", "video/", "audio/")
 _MOST_SEEN_BYTES = 64 * 1024 * 1024
 _IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +154,12 @@ class Images:
                 details={"field": "filename", "value": filename},
             )
         width, height = await to_thread.run_sync(partial(_inspect, content, filename))
+        if name.suffix.lower() not in _IMAGE_SUFFIXES:
+            raise InvalidArguments(
+                f"`filename` is {filename!r}: LoadImage finds only names that end as pictures do.",
+                hint=f"Send `{name.stem}.png`, or with the ending that it has: {', '.join(_IMAGE_SUFFIXES)}.",
+                details={"field": "filename", "value": filename, "closest_matches": [f"{name.stem}.png"]},
+            )
         stored = await self._comfyui.upload_image(name.name, content, overwrite=overwrite)
         return StoredImage(name=stored.reference, width=width, height=height, size_bytes=len(content))
 
@@ -213,8 +220,10 @@ def _inspect(content: bytes, filename: str) -> tuple[int, int]:
             size = image.size
             image.verify()
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+        # Pillow names the object that it read from, which says nothing to a caller.
+        why = "its bytes are of no format known here" if isinstance(error, UnidentifiedImageError) else str(error)
         raise InvalidArguments(
-            f"`content` of `{filename}` is no image that can be read: {error}.",
+            f"`content` of `{filename}` is no image that can be read: {why}.",
             hint=f"Send one of {', '.join(_IMAGE_FORMATS)}.",
             details={"filename": filename, "size_bytes": len(content)},
         ) from None

@@ -95,6 +95,8 @@ async def test_an_uploaded_picture_is_named_as_it_was_stored(engine: EngineUnder
         ("sub/x.png", png(), "filename"),
         ("x.png", b"<html>no picture</html>", "content"),
         ("x.png", png()[:40], "content"),
+        ("x.txt", png(), "filename"),
+        ("x", png(), "filename"),
         ("x.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "content"),
     ],
 )
@@ -105,6 +107,7 @@ async def test_what_is_no_picture_is_refused(
         with pytest.raises(InvalidArguments) as refused:
             await tools("upload-image", filename=filename, content=base64.b64encode(content).decode())
     assert named in refused.value.message
+    assert "object at" not in refused.value.message
 
 
 async def folders_of(url: str, tmp_path: Path) -> tuple[Path, ...]:
