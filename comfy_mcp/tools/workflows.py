@@ -11,6 +11,7 @@ from comfy_mcp.workflow_checks import WorkflowChecks
 from comfy_mcp.workflows.mermaid import to_mermaid
 from comfy_mcp.workflows.problems import has_errors
 from comfy_mcp.workflows.templates import Template, find_template, get_template, list_templates
+from mcp_toolserver.errors import InvalidArguments, closest
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
 
 
@@ -122,6 +123,14 @@ def workflow_tools(checks: WorkflowChecks) -> list[AnyTool]:
     async def list_all(args: ListWorkflows, call: Call) -> WorkflowList:
         # The first call reads the packaged files.
         templates = await to_thread.run_sync(list_templates)
+        families = sorted({template.family for template in templates})
+        if args.family is not None and args.family not in families:
+            matches = closest(args.family, families)
+            raise InvalidArguments(
+                f"Argument `family` is {args.family!r}: no workflow is for such a family.",
+                hint=f"Did you mean `{matches[0]}`?" if matches else f"There are {', '.join(families)}.",
+                details={"field": "family", "value": args.family, "closest_matches": matches},
+            )
         found = [_summary(template) for template in templates if args.family in {None, template.family}]
         return WorkflowList(workflows=found, total=len(found))
 

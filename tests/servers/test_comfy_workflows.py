@@ -84,6 +84,18 @@ async def test_the_mistaken_example_runs_with_every_fault_named(engine: EngineUn
     assert {problem["message"] for problem in checked["problems"]} <= set(done["warnings"])
 
 
+async def test_a_family_that_has_no_workflow_is_refused_with_the_closest_one(
+    engine: EngineUnderTest, tmp_path: Path
+) -> None:
+    async with comfy_tools(engine.settings(tmp_path)) as tools:
+        flux = await tools("list-workflows", family="flux")
+        with pytest.raises(InvalidArguments, match="'fluxx'") as refused:
+            await tools("list-workflows", family="fluxx")
+    assert flux["total"] > 1
+    assert {workflow["family"] for workflow in flux["workflows"]} == {"flux"}
+    assert refused.value.details["closest_matches"] == ["flux"]
+
+
 async def test_the_defaults_name_files_that_this_engine_lacks(engine: EngineUnderTest, tmp_path: Path) -> None:
     async with comfy_tools(engine.settings(tmp_path)) as tools:
         workflow = await filled(tools, "pixel_birthday_flux_workflow_fixed", lora="ada")
