@@ -18,7 +18,8 @@ _SCHEDULER = ("SIGMAS",)
 def flow_problems(graph: Mapping[str, Any], specs: Mapping[str, NodeSpec]) -> list[Problem]:
     """Return a problem for a graph without output, and for each LoRA that changes nothing that is sampled."""
     problems = list(_lora_problems(graph, specs))
-    if not any(spec.is_output for spec in specs.values()):
+    # A node that the server does not know may well be the one that saves.
+    if len(specs) == len(graph) and not any(spec.is_output for spec in specs.values()):
         images = gives(specs, "IMAGE")
         cure = f"Add a SaveImage with `images` linked to {images[-1]}." if images else "Add a SaveImage at its end."
         problems.append(
@@ -86,9 +87,16 @@ def _lora_problems(graph: Mapping[str, Any], specs: Mapping[str, NodeSpec]) -> I
 
 
 def _sampled(graph: Mapping[str, Any], specs: Mapping[str, NodeSpec]) -> set[Link]:
-    """Return the outputs whose model comes to a node that uses it up (schedulers read its settings alone)."""
+    """Return the outputs whose model comes to a node that uses it up (schedulers read its settings alone).
+
+    A node that the server does not know counts: it may hand the model on.
+    """
     sampled: set[Link] = set()
-    waiting = [node_id for node_id, spec in specs.items() if "MODEL" not in spec.outputs and spec.outputs != _SCHEDULER]
+    waiting = [
+        node_id
+        for node_id in graph
+        if (spec := specs.get(node_id)) is None or ("MODEL" not in spec.outputs and spec.outputs != _SCHEDULER)
+    ]
     while waiting:
         for link in sources_of(graph, waiting.pop()):
             source = specs.get(link.node_id)

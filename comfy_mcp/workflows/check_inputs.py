@@ -59,9 +59,9 @@ def _of_value(
             node_id,
             node,
             "null_input",
-            f"`{wanted.name}` is null. {_cure(graph, wanted, specs)}",
+            f"`{wanted.name}` is null. {_cure(node_id, wanted, specs)}",
             field=wanted.name,
-            matches=gives(specs, wanted.type),
+            matches=gives(specs, wanted.type, to=node_id),
         )
     if is_list(value):
         return link_problem(graph, node_id, wanted, value, specs)
@@ -74,9 +74,9 @@ def _of_value(
         node,
         "not_a_link",
         f"`{wanted.name}` is {value!r}; it takes a link to a {wanted.type}, as [node id, output slot]. "
-        f"{_cure(graph, wanted, specs)}",
+        f"{_cure(node_id, wanted, specs)}",
         field=wanted.name,
-        matches=gives(specs, wanted.type),
+        matches=gives(specs, wanted.type, to=node_id),
     )
 
 
@@ -84,25 +84,25 @@ def _missing(
     graph: Mapping[str, Any], node_id: str, wanted: InputSpec, specs: Mapping[str, NodeSpec], unknown: list[str]
 ) -> Problem:
     misspelt = closest(wanted.name, unknown, limit=1)
-    cure = f"`{misspelt[0]}` is there instead: rename it." if misspelt else _cure(graph, wanted, specs)
+    cure = f"`{misspelt[0]}` is there instead: rename it." if misspelt else _cure(node_id, wanted, specs)
     return problem_at(
         node_id,
         graph[node_id],
         "required_input_missing",
         f"required input `{wanted.name}` ({wanted.type}) is missing. {cure}",
         field=wanted.name,
-        matches=[] if wanted.is_value else gives(specs, wanted.type),
+        matches=[] if wanted.is_value else gives(specs, wanted.type, to=node_id),
     )
 
 
-def _cure(graph: Mapping[str, Any], wanted: InputSpec, specs: Mapping[str, NodeSpec]) -> str:
+def _cure(node_id: str, wanted: InputSpec, specs: Mapping[str, NodeSpec]) -> str:
     """Say what belongs there: a value, or a link to a node that is there already."""
     if wanted.is_value:
         default = wanted.settings.get("default")
         return "Give it a value." if default is None else f"Its default is {default!r}."
     if wanted.type == "CONDITIONING" and wanted.name == "negative":
         return "Link it to a CLIPTextEncode with an empty text: where nothing is unwanted, ComfyUI still needs a node."
-    sources = gives(specs, wanted.type)
+    sources = gives(specs, wanted.type, to=node_id)
     if not sources:
         return f"No node of this graph gives a {wanted.type}; add one that does."
     return f"A {wanted.type} comes from {', '.join(sources)}."

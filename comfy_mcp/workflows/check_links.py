@@ -12,13 +12,13 @@ from mcp_toolserver.errors import closest
 _SOURCES_SHOWN = 3
 
 
-def gives(specs: Mapping[str, NodeSpec], wanted: str) -> list[str]:
-    """Return links, as JSON, to outputs of a graph that have the wanted type."""
+def gives(specs: Mapping[str, NodeSpec], wanted: str, *, to: str | None = None) -> list[str]:
+    """Return links, as JSON, to outputs of a graph that have the wanted type, but for those of the node `to`."""
     found = [
         json.dumps([node_id, slot])
         for node_id, spec in specs.items()
         for slot, output in enumerate(spec.outputs)
-        if fits(output, wanted)
+        if node_id != to and fits(output, wanted)
     ]
     return found[:_SOURCES_SHOWN]
 
@@ -37,17 +37,20 @@ def link_problem(
             node_id,
             node,
             "bad_linked_input",
-            f"`{name}` is {value!r}; a link is [node id, output slot], such as {_example(specs, wanted)}.{cure}",
+            f"`{name}` is {value!r}; a link is [node id, output slot], such as "
+            f"{_example(specs, wanted, node_id)}.{cure}",
             field=name,
-            matches=gives(specs, wanted.type),
+            matches=gives(specs, wanted.type, to=node_id),
         )
     if link.node_id not in graph:
-        matches = closest(link.node_id, graph) or gives(specs, wanted.type)
+        givers = [other for other, spec in specs.items() if other != node_id and _fitting(spec, wanted)]
+        matches = closest(link.node_id, givers) or gives(specs, wanted.type, to=node_id)
         return problem_at(
             node_id,
             node,
             "link_to_missing_node",
-            f"`{name}` is linked to node `{link.node_id}`, which is not in the graph.{_sources(specs, wanted)}",
+            f"`{name}` is linked to node `{link.node_id}`, which is not in the graph."
+            f"{_sources(specs, wanted, node_id)}",
             field=name,
             matches=matches,
         )
@@ -73,9 +76,9 @@ def link_problem(
         node,
         "return_type_mismatch",
         f"`{name}` wants a {wanted.type}, and output {link.slot} of node {link.node_id} ({source.class_type}) is a "
-        f"{given}.{_sources(specs, wanted)}",
+        f"{given}.{_sources(specs, wanted, node_id)}",
         field=name,
-        matches=same_node or gives(specs, wanted.type),
+        matches=same_node or gives(specs, wanted.type, to=node_id),
     )
 
 
@@ -136,11 +139,11 @@ def _outputs(source: NodeSpec) -> str:
     return ", ".join(f"{slot} ({output})" for slot, output in enumerate(source.outputs))
 
 
-def _sources(specs: Mapping[str, NodeSpec], wanted: InputSpec) -> str:
-    found = gives(specs, wanted.type)
+def _sources(specs: Mapping[str, NodeSpec], wanted: InputSpec, node_id: str) -> str:
+    found = gives(specs, wanted.type, to=node_id)
     return f" A {wanted.type} comes from {', '.join(found)}." if found else ""
 
 
-def _example(specs: Mapping[str, NodeSpec], wanted: InputSpec) -> str:
-    found = gives(specs, wanted.type)
+def _example(specs: Mapping[str, NodeSpec], wanted: InputSpec, node_id: str) -> str:
+    found = gives(specs, wanted.type, to=node_id)
     return found[0] if found else '["1", 0]'

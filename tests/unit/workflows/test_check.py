@@ -232,6 +232,18 @@ def test_a_graph_without_output_is_told_where_to_add_one() -> None:
     assert 'linked to ["8", 0]' in problem.message
 
 
+def test_a_node_that_is_not_known_may_be_the_one_that_saves() -> None:
+    graph = flux_graph()
+    graph["9"]["class_type"] = "SaveSomewhere"
+    assert only(graph).code == "missing_node_type"
+
+
+def test_a_node_is_not_offered_as_its_own_source() -> None:
+    problem = only(changed(setting("7", "latent_image", ["99", 0])))
+    assert (problem.code, problem.closest_matches) == ("link_to_missing_node", ('["6", 0]',))
+    assert '["7", 0]' not in problem.message
+
+
 def test_faults_in_nodes_that_no_output_needs_are_warnings() -> None:
     graph = flux_graph()
     graph["20"] = {"class_type": "VAEDecode", "inputs": {"samples": ["7", 0], "vae": None}}

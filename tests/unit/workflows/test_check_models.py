@@ -164,6 +164,13 @@ def test_a_lora_whose_text_encoder_is_not_used_is_named() -> None:
     assert found(graph) == []
 
 
+def test_a_lora_behind_a_node_that_is_not_known_is_not_called_unconnected() -> None:
+    graph = flux_graph()
+    graph["20"] = {"class_type": "ModelTweak", "inputs": {"model": ["2", 0]}}
+    graph["7"]["inputs"]["model"] = ["20", 0]
+    assert "lora_not_connected" not in {problem.code for problem in found(graph)}
+
+
 def test_a_lora_that_is_left_over_is_named() -> None:
     graph = flux_graph()
     graph["20"] = {
