@@ -78,7 +78,8 @@ def info_of(file: LoraFile, remembered: Remembered) -> LoraInfo:
         said=examined.said,
         problem=examined.problem,
         supplied=examined.supplied,
-        hashes=FileHashes(sha256, autov2_of(sha256), autov3) if sha256 else None,
+        # Where no header can be read, nothing says where the tensors begin that AutoV3 is of.
+        hashes=FileHashes(sha256, autov2_of(sha256), autov3 if examined.said else None) if sha256 else None,
     )
     if not info.by_metadata:
         return info

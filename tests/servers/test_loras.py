@@ -71,6 +71,21 @@ async def test_lists_names_as_the_loader_takes_them(library: LoraLibrary, folder
     assert "web page" in by_name["page.safetensors"]["problem"]
 
 
+async def test_a_file_without_a_readable_header_has_no_digest_of_its_tensors(
+    library: LoraLibrary, folder: Path
+) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "old.pt").write_bytes(b"\x80\x02}q\0.")
+    (folder / "empty.safetensors").write_bytes(b"")
+    flux(folder / "good.safetensors")
+    infos = {
+        name: await call(library, "get-lora-info", lora_name=name, include_hashes=True)
+        for name in ("old.pt", "empty.safetensors", "good.safetensors")
+    }
+    assert all(info["sha256"] for info in infos.values())
+    assert {name for name, info in infos.items() if info["autov3"]} == {"good.safetensors"}
+
+
 async def test_follows_links_but_not_in_a_circle(library: LoraLibrary, folder: Path, tmp_path: Path) -> None:
     flux(tmp_path / "elsewhere" / "e.safetensors")
     (folder / "linked").symlink_to(tmp_path / "elsewhere")
