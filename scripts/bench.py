@@ -25,12 +25,13 @@ if find_spec("mcp_toolserver") is None:
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import calls, chunks, datasets, engine, graphs, loras, training
+from benchmarks import calls, chunks, datasets, engine, graphs, loras, training, transfers
 from benchmarks.measuring import MIB, Bench, Row
 
 SUITES: Mapping[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "calls": calls.rows,
     "chunks": chunks.rows,
+    "transfers": transfers.rows,
     "datasets": datasets.rows,
     "training": training.rows,
     "engine": engine.rows,
