@@ -162,7 +162,6 @@ class Demo:
                     comfy_url=comfy_url,
                     model=f"{self._name}/{self._name}.safetensors",
                     state_dir=self._data / "state",
-                    quiet=True,
                 )
             )
             self._say("transfer", f"{moved.size_bytes:,} bytes in {moved.seconds:.2f} s, sha256 {moved.sha256[:12]}…")

@@ -1,7 +1,7 @@
 """Move a trained LoRA from aitk_mcp to comfy_mcp: `python3 scripts/transfer_lora_between_services.py`.
 
-Without flags it moves the newest finished model of the trainer. It streams, resumes after any interruption, of itself
-too, and compares the sha256 on both sides.
+Without flags it moves the newest finished model that ComfyUI lacks. It streams, resumes after any interruption, of
+itself too, and compares the sha256 on both sides.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, ToolErro
 from mcp_toolserver.files import sha256_of_file
 from mcp_toolserver.retries import Patience, patiently
 from mcp_toolserver.terminal import Bars, JsonEvents, Lines, Silence, Teller
-from mcp_toolserver.uploads.sender import ChunkSender, SenderMemory
+from mcp_toolserver.uploads.sender import CallTool, ChunkSender, SenderMemory
 
 EXIT_CODES = """exit codes:
   0    the LoRA is in ComfyUI (also when it was there before)
@@ -72,7 +72,6 @@ class TransferOptions:
     overwrite: bool = False
     verify: bool = True
     dry_run: bool = False
-    quiet: bool = False
     state_dir: Path | None = None
 
 
@@ -180,14 +179,19 @@ class _Transfer:
         self._teller.say("retry", text, error=error.as_dict(), wait_s=round(wait_s, 3))
 
     async def _source(self) -> Source:
-        model = self._options.model
-        if model is None:
-            found = await self._call(self._aitk, "list-exported-models", {"finished": True, "limit": 1})
-            if not found["models"]:
-                raise NotFound(
-                    "The trainer has no finished model.", hint="Wait for a training to end: `wait-training`."
-                )
-            model = found["models"][0]["model_path"]
+        if self._options.model is not None:
+            return await self._told(self._options.model)
+        found = await _listed(partial(self._call, self._aitk), partial(self._call, self._comfy))
+        if not found:
+            raise NotFound("The trainer has no finished model.", hint="Wait for its end: `wait-training`.")
+        for model in found:
+            source = await self._told(model["model_path"])
+            there = await self._existing(source.filename) if model["in_comfyui"] else None
+            if there is None or there["sha256"] != source.sha256:
+                return source
+        return await self._told(found[0]["model_path"])
+
+    async def _told(self, model: str) -> Source:
         told = await self._call(self._aitk, "download-model", {"model_path": model, "format": "url"})
         return Source(
             model_path=told["model_path"],
@@ -280,15 +284,18 @@ async def list_models(options: TransferOptions) -> list[dict[str, Any]]:
         ToolClient(options.aitk_url, options.aitk_token) as aitk,
         ToolClient(options.comfy_url, options.comfy_token) as comfy,
     ):
-        models = (await aitk.call("list-exported-models", {"finished": True, "limit": 1000}))["models"]
-        names: set[str] = set()
-        cursor: str | None = None
-        while True:
-            page = await comfy.call("list-loras", {"limit": 1000, "cursor": cursor})
-            names.update(lora["name"] for lora in page["loras"])
-            cursor = page["next_cursor"]
-            if cursor is None:
-                return [model | {"in_comfyui": model["filename"] in names} for model in models]
+        return await _listed(aitk.call, comfy.call)
+
+
+async def _listed(aitk: CallTool, comfy: CallTool) -> list[dict[str, Any]]:
+    models = (await aitk("list-exported-models", {"finished": True, "limit": 1000}))["models"]
+    names, cursor = set[str](), None
+    while True:
+        page = await comfy("list-loras", {"limit": 1000, "cursor": cursor})
+        names.update(lora["name"] for lora in page["loras"])
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return [model | {"in_comfyui": model["filename"] in names} for model in models]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -329,19 +336,15 @@ def _print_models(models: list[dict[str, Any]], *, as_json: bool) -> None:
         print(orjson.dumps({"models": models}).decode())
         return
     for model in models:
-        state = "in ComfyUI" if model["in_comfyui"] else ""
-        print(
-            f"{model['modified'][:19]}  {model['size_bytes'] / 1e6:>9.1f} MB  {model['model_path']}  {state}".rstrip()
-        )
+        megabytes, state = model["size_bytes"] / 1e6, "in ComfyUI" if model["in_comfyui"] else ""
+        print(f"{model['modified'][:19]}  {megabytes:>9.1f} MB  {model['model_path']}  {state}".rstrip())
     if not models:
         print("The trainer has no finished model.")
 
 
 def _teller(given: argparse.Namespace) -> Silence:
-    if given.json:
-        return JsonEvents()
-    if given.quiet:
-        return Silence()
+    if given.json or given.quiet:
+        return JsonEvents() if given.json else Silence()
     return Bars() if sys.stdout.isatty() else Lines()
 
 
@@ -362,7 +365,6 @@ def _options(given: argparse.Namespace) -> TransferOptions:
         overwrite=given.overwrite,
         verify=given.verify,
         dry_run=given.dry_run,
-        quiet=given.quiet,
     )
 
 

@@ -101,9 +101,24 @@ def test_without_flags_the_newest_finished_model_arrives_verified(pair: Pair, tm
     assert f"newest.safetensors, sha256 {digest} (verified)." in ended.stdout
     assert "ComfyUI has it: flux" in ended.stdout
     assert pair.leftovers() == []
+    # The next run takes what ComfyUI still lacks, and one more finds nothing to do.
+    assert pair.run(cwd=tmp_path).returncode == 0
+    assert (pair.loras / "older.safetensors").read_bytes() == older
     again = pair.run(cwd=tmp_path)
     assert again.returncode == 0
     assert "newest.safetensors is in ComfyUI already, with the same sha256." in again.stdout
+
+
+def test_a_retrained_model_is_newer_than_its_namesake(pair: Pair) -> None:
+    pair.trained("neglected")
+    os.utime(pair.outputs / "neglected" / "neglected.safetensors", (1, 1))
+    pair.trained("retrained")
+    assert pair.run("--model", "retrained").returncode == 0
+    pair.trained("retrained", rank=8)
+    ended = pair.run()
+    assert ended.returncode == 5
+    assert "--overwrite" in ended.stderr
+    assert not (pair.loras / "neglected.safetensors").exists()
 
 
 def test_programs_follow_it_by_events(pair: Pair) -> None:
