@@ -49,9 +49,9 @@ from mcp_toolserver.uploads.tus import tus_routes
 _NO_PATIENCE_S = 0.0
 
 _INSTRUCTIONS = (
-    "Renders pictures with ComfyUI. `list-loras` and `list-models` name what there is; `generate-image` makes a "
-    "picture and picks the graph; `execute-workflow` runs your own. A call that runs out of `wait_s` loses nothing: "
-    "`wait-job` has the result. LoRAs arrive by the chunked upload."
+    "Renders pictures and videos with ComfyUI. `list-loras` and `list-models` name what there is; `generate-image` and "
+    "`generate-video` pick the graph; `execute-workflow` runs your own. A call that runs out of `wait_s` loses "
+    "nothing: `wait-job` has the result. LoRAs arrive by the chunked upload, or by tus at `/uploads`."
 )
 
 
