@@ -15,7 +15,7 @@ from comfy_mcp.jobs.jobs import Jobs
 from comfy_mcp.jobs.store import JobStore
 from comfy_mcp.loras.checks import LoraChecks
 from comfy_mcp.loras.info import LoraInfo
-from comfy_mcp.loras.library import WORK_FOLDER, LoraLibrary
+from comfy_mcp.loras.loras import WORK_FOLDER, LoraLibrary
 from comfy_mcp.loras.remote import RemoteLoras, listed_by
 from comfy_mcp.loras.routes import lora_routes
 from comfy_mcp.loras.uploads import LoraUploads

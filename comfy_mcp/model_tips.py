@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from comfy_mcp.loras.info import LoraInfo
-from comfy_mcp.loras.library import LoraLibrary
+from comfy_mcp.loras.loras import LoraLibrary
 from comfy_mcp.models.folders import ModelFolders
 from comfy_mcp.models.models import CHECKPOINTS, DIFFUSION_MODELS, LORAS, Models, find_name
 from comfy_mcp.workflows import FamilyGuess, family_of

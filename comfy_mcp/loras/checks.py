@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from anyio import to_thread
 
 from comfy_mcp.loras.info import LoraInfo
-from comfy_mcp.loras.library import LoraLibrary
+from comfy_mcp.loras.loras import LoraLibrary
 from comfy_mcp.loras.remote import out_of_reach
 from comfy_mcp.models.folders import ModelFolders
 from comfy_mcp.models.models import CHECKPOINTS, DIFFUSION_MODELS, Models, find_name

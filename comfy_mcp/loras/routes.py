@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from comfy_mcp.loras.library import LoraLibrary
+from comfy_mcp.loras.loras import LoraLibrary
 from comfy_mcp.loras.remote import out_of_reach
 from mcp_toolserver.files import ranged_file_response
 

@@ -8,7 +8,7 @@ import orjson
 
 from comfy_mcp.loras.folder import supplied_path
 from comfy_mcp.loras.info import LoraInfo
-from comfy_mcp.loras.library import LoraLibrary
+from comfy_mcp.loras.loras import LoraLibrary
 from comfy_mcp.loras.names import accepted_name
 from lora_files.header import BadSafetensors, check_opening
 from mcp_toolserver.errors import Conflict, InvalidArguments

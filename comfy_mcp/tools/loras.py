@@ -10,7 +10,7 @@ from pydantic import AliasChoices, Field
 
 from comfy_mcp.loras.checks import LoraChecks
 from comfy_mcp.loras.info import LoraInfo
-from comfy_mcp.loras.library import LoraLibrary
+from comfy_mcp.loras.loras import LoraLibrary
 from comfy_mcp.loras.remote import out_of_reach
 from lora_files.describe import LoraNetwork
 from lora_files.training import Training

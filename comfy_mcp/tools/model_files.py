@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, AliasChoices, Field
 
-from comfy_mcp.loras.library import LoraLibrary
+from comfy_mcp.loras.loras import LoraLibrary
 from comfy_mcp.model_tips import ModelTips, TipBook
 from comfy_mcp.models.downloads import Download, Downloads
 from comfy_mcp.models.models import LORAS, Models

@@ -8,7 +8,7 @@ from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.engines.comfyui_http import fixed
 from comfy_mcp.engines.selection import Selected
 from comfy_mcp.loras.checks import LoraChecks
-from comfy_mcp.loras.library import LoraLibrary
+from comfy_mcp.loras.loras import LoraLibrary
 from comfy_mcp.models.folders import ModelFolders, Place
 from comfy_mcp.models.models import Models
 from comfy_mcp.tools.loras import lora_tools

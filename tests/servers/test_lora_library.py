@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_mcp.loras.library import LoraLibrary
+from comfy_mcp.loras.loras import LoraLibrary
 from comfy_mcp.models.folders import Place
 from mcp_toolserver.errors import BackendUnavailable, Conflict, InvalidArguments, ToolError
 from tests.servers.loras import SD15, TINY, call, flux, library_over

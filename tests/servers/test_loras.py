@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from comfy_mcp.embedded.process import embedded_comfyui
 from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.engines.comfyui_http import fixed
-from comfy_mcp.loras.library import LoraLibrary
+from comfy_mcp.loras.loras import LoraLibrary
 from comfy_mcp.loras.routes import lora_routes
 from comfy_mcp.tools.loras import lora_tools
 from mcp_toolserver.app import BackendState, ServerIdentity, ToolServer, create_server_app

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.engines.comfyui_http import fixed
 from comfy_mcp.engines.selection import Selected
-from comfy_mcp.loras.library import LoraLibrary
+from comfy_mcp.loras.loras import LoraLibrary
 from comfy_mcp.model_tips import TipBook
 from comfy_mcp.models.downloads import Downloads
 from comfy_mcp.models.folders import ModelFolders
