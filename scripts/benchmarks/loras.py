@@ -13,7 +13,7 @@ from anyio import to_thread
 
 from benchmarks.measuring import Bench, Row
 from benchmarks.tool_calls import call
-from comfy_mcp.loras.library import LoraLibrary
+from comfy_mcp.loras.loras import LoraLibrary
 from comfy_mcp.models.folders import Place
 
 FILES = 10_000
