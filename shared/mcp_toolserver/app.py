@@ -13,6 +13,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -20,6 +21,7 @@ from starlette.routing import BaseRoute, Route
 from mcp_toolserver.auth import DoorPolicy, Guard
 from mcp_toolserver.envelope import JsonResponse, error_response
 from mcp_toolserver.errors import Internal, InvalidArguments, NotFound, ToolError, did_you_mean
+from mcp_toolserver.files import DOWNLOAD_HEADERS
 from mcp_toolserver.http_protocol import UploadProtocol
 from mcp_toolserver.mcp_door import PROTOCOL_VERSIONS, McpEndpoint, mcp_server, serve_stdio
 from mcp_toolserver.metrics import CONTENT_TYPE
@@ -31,6 +33,7 @@ from mcp_toolserver.uploads import tus
 log = logging.getLogger(__name__)
 
 CONTRACT_VERSION = "1.0"
+_READ_BY_PAGES = ("X-Request-Id", "Mcp-Session-Id", *DOWNLOAD_HEADERS, *tus.ANSWER_HEADERS)
 Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 
 
@@ -156,11 +159,26 @@ def create_server_app(server: ToolServer, policy: DoorPolicy, public_url: str | 
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
-        middleware=[Middleware(Guard, policy=policy)],
+        middleware=[*_for_pages_of(policy.allowed_origins), Middleware(Guard, policy=policy)],
         exception_handlers={HTTPException: wrong_route, ToolError: tool_error, Exception: surprise},
     )
     app.router.redirect_slashes = False
     return app
+
+
+def _for_pages_of(origins: Sequence[str]) -> list[Middleware]:
+    if not origins:
+        return []
+    # Before the guard: a browser asks for leave without a token, and a page must be able to read why it was refused.
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=("GET", "HEAD", "POST", "PATCH", "DELETE"),
+            allow_headers=("*",),
+            expose_headers=_READ_BY_PAGES,
+        )
+    ]
 
 
 class _AnnouncingServer(uvicorn.Server):

@@ -25,6 +25,9 @@ from mcp_toolserver.tools import Report, unheard
 BATCH_BYTES = 2 * 1024 * 1024
 """How much one thread hop reads or hashes: large enough that the hop is cheap, small enough for many at once."""
 
+DOWNLOAD_HEADERS = ("Accept-Ranges", "Content-Disposition", "Content-Range", "ETag", "Repr-Digest")
+"""What the answer to a download says beside what a web page may read of every answer."""
+
 # Windows opens a device under these names, whatever the extension; a folder that is shared with it must not hold them.
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in "123456789")}
 _LONGEST_NAME_BYTES = 255

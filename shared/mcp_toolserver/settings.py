@@ -29,7 +29,8 @@ class ServerSettings(BaseSettings):
         default=(), description="further Host names to answer to, comma-separated (loopback names always count)"
     )
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="web origins besides loopback that may call, comma-separated"
+        default=(),
+        description="web origins (`https://app.example`) whose pages may call and read the answers, comma-separated",
     )
     public_url: str | None = Field(
         default=None, description="address of this server as callers see it, for links in results"
@@ -42,7 +43,7 @@ class ServerSettings(BaseSettings):
     @field_validator("allowed_hosts", "allowed_origins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return tuple(filter(None, (part.strip(" /") for part in value.split(",")))) if isinstance(value, str) else value
 
     @field_validator("data_dir")
     @classmethod

@@ -35,6 +35,20 @@ PATH = "/uploads"
 VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-with-upload,checksum,expiration,termination"
 MAX_BYTES = 2**53 - 1
+ANSWER_HEADERS = (
+    "Location",
+    "Tus-Checksum-Algorithm",
+    "Tus-Extension",
+    "Tus-Max-Size",
+    "Tus-Resumable",
+    "Tus-Version",
+    "Upload-Expires",
+    "Upload-Length",
+    "Upload-Metadata",
+    "Upload-Offset",
+)
+"""What the answers say beside what every answer of HTTP may say."""
+
 _BODY_TYPE = "application/offset+octet-stream"
 _COLLECTION_METHODS = ("POST", "OPTIONS")
 _UPLOAD_METHODS = ("HEAD", "PATCH", "DELETE", "OPTIONS")
