@@ -12,6 +12,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mcp_toolserver.files import sync_directory, write_now
+from mcp_toolserver.uploads.past_cache import write_at
 from mcp_toolserver.uploads.plan import ChunkPlan
 
 LOCK = "lock"
@@ -68,17 +69,6 @@ def boot_id() -> str | None:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except FileNotFoundError:
         return None
-
-
-def _write_all(handle: int, pieces: Sequence[bytes], offset: int) -> None:
-    rest = [memoryview(piece) for piece in pieces]
-    while rest:
-        written = os.pwritev(handle, rest, offset)
-        offset += written
-        while rest and written >= len(rest[0]):
-            written -= len(rest.pop(0))
-        if written:
-            rest[0] = rest[0][written:]
 
 
 class UploadFolder:
@@ -139,15 +129,17 @@ class UploadFolder:
         On a failure the part is as long as `offset` again where the disk allows it, and else a little longer, by bytes
         that are right.
         """
-        handle = os.open(self.part, os.O_RDWR)
         try:
-            _write_all(handle, pieces, offset)
+            write_at(self.part, offset, pieces)
         except OSError:
             with suppress(OSError):
-                os.ftruncate(handle, offset)
+                os.truncate(self.part, offset)
             raise
-        finally:
-            os.close(handle)
+
+    def append_durably(self, offset: int, pieces: Sequence[bytes]) -> None:
+        """Do as `append` does, and wait until the disk has the bytes."""
+        self.append(offset, pieces)
+        self.durable_bytes()
 
     def holds(self, offset: int, data: bytes) -> bool:
         """Return whether the part has these very bytes at `offset`."""

@@ -39,7 +39,7 @@ class UploadSteps:
         # Counting and beginning are one step, so that many starts at once keep the limits.
         self._beginning = Lock()
         self._inspect = inspect
-        self._syncs = ThreadPoolExecutor(thread_name_prefix="upload-sync")
+        self._writes = ThreadPoolExecutor(thread_name_prefix="upload-write")
         self.digests = RunningDigests()
 
     def start(self, upload_id: str, request: StartUpload) -> UploadProgress:
@@ -126,19 +126,19 @@ class UploadSteps:
         """Write bytes at the end, and count them into the digest; the first ones are looked at before."""
         if offset == 0 and self._inspect is not None:
             self._inspect(manifest, pieces[0])
-        held.append(offset, pieces)
         if not durable:
+            held.append(offset, pieces)
             self.digests.feed(manifest, offset, pieces)
             return
         try:
             if sum(map(len, pieces)) < _WORTH_A_THREAD_BYTES:
-                held.durable_bytes()
+                held.append_durably(offset, pieces)
                 self.digests.feed(manifest, offset, pieces)
             else:
-                # The disk takes milliseconds to confirm, in which a few MiB are hashed.
-                confirmed = self._syncs.submit(held.durable_bytes)
+                # The disk takes milliseconds, in which a few MiB are hashed.
+                written = self._writes.submit(held.append_durably, offset, pieces)
                 self.digests.feed(manifest, offset, pieces)
-                confirmed.result()
+                written.result()
         except OSError:
             self.digests.forget(manifest.upload_id)
             with suppress(OSError):

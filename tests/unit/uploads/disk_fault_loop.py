@@ -15,17 +15,20 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import numpy as np
 
 from comfy_mcp.loras.uploads import LoraUploads
 from mcp_toolserver.errors import Forbidden, InsufficientStorage
+from mcp_toolserver.uploads.past_cache import BLOCK_BYTES, WORTH_IT_BYTES
 from mcp_toolserver.uploads.plan import State
 from mcp_toolserver.uploads.progress import StartUpload
 from tests.fakes.disk_faults import FaultAt
 from tests.servers.loras import TINY, library_over
-from tests.unit.lora_files.files import pairs, write
+from tests.unit.lora_files.files import Tensors, pairs, write
 from tests.unit.uploads.conftest import UPLOAD_ID, encoded
 
 DIED = 9
+_LARGE_RANK = 2500
 
 
 class Ledger:
@@ -47,8 +50,8 @@ class Ledger:
 
 async def pieces(data: bytes) -> AsyncIterator[bytes]:
     """Send bytes in pieces."""
-    for position in range(0, len(data), 1000):
-        yield data[position : position + 1000]
+    for position in range(0, len(data), 10_000):
+        yield data[position : position + 10_000]
 
 
 async def upload(loras: Path, data: bytes, told: Ledger) -> None:
@@ -132,7 +135,13 @@ def with_fault(fault: str, nth: int, loras: Path, data: bytes, told: Ledger) -> 
 
 def loop(fault: str, folder: Path) -> int:
     """Give every effect its turn; returns how many there were."""
-    data = write(folder / "source.safetensors", pairs(TINY, rank=4)).read_bytes()
+    # Large enough that its parts go past the page cache, and no two blocks are alike.
+    dice = np.random.default_rng(1)
+    tensors: Tensors = {
+        name: dice.random(tensor.shape).astype(np.float16) for name, tensor in pairs(TINY, rank=_LARGE_RANK).items()
+    }
+    data = write(folder / "source.safetensors", tensors).read_bytes()
+    assert len(data) // 6 > WORTH_IT_BYTES + BLOCK_BYTES
     nth = 0
     while True:
         nth += 1

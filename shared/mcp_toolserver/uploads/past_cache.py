@@ -1,0 +1,106 @@
+"""Write bytes to a file past the page cache, where the system can do that.
+
+What is acknowledged must be on the disk at once, so that the cache is a detour for it; and a file of gigabytes on that
+detour would push out of memory what the next picture needs, such as the base model that ComfyUI has just read.
+"""
+
+import errno
+import mmap
+import os
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+BLOCK_BYTES = 4096
+"""Offsets, lengths and addresses must be multiples of a disk's block, which is this long or divides it."""
+WORTH_IT_BYTES = 128 * 1024
+_BUFFER_BYTES = 1024 * 1024
+
+# Some systems have none: there, everything goes through the cache.
+_PAST_CACHE: int | None = getattr(os, "O_DIRECT", None)
+_spare_buffers: deque[mmap.mmap] = deque(maxlen=8)
+
+
+def write_at(path: Path, offset: int, pieces: Sequence[bytes]) -> None:
+    """Write pieces one after another from `offset` on, in this order, so that a file grows without a hole.
+
+    They are not durable yet: fdatasync has still to be called. Raises OSError; some of the bytes may be there then.
+    """
+    rest = _Rest(pieces)
+    handle = os.open(path, os.O_RDWR)
+    try:
+        if rest.size_bytes >= WORTH_IT_BYTES + BLOCK_BYTES and _PAST_CACHE is not None:
+            offset = _write(handle, offset, rest.take(-offset % BLOCK_BYTES))
+            offset = _write_past_cache(path, _PAST_CACHE, handle, offset, rest)
+        _write(handle, offset, rest.take(rest.size_bytes))
+    finally:
+        os.close(handle)
+
+
+class _Rest:
+    """Pieces that are still to be written."""
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        self._pieces = deque(memoryview(piece) for piece in pieces)
+        self.size_bytes = sum(map(len, pieces))
+
+    def take(self, size_bytes: int) -> list[memoryview]:
+        """Take the first bytes away and return them."""
+        taken: list[memoryview] = []
+        self.size_bytes -= size_bytes
+        while size_bytes:
+            piece = self._pieces.popleft()
+            if len(piece) > size_bytes:
+                self._pieces.appendleft(piece[size_bytes:])
+                piece = piece[:size_bytes]
+            taken.append(piece)
+            size_bytes -= len(piece)
+        return taken
+
+
+def _write(handle: int, offset: int, pieces: Sequence[memoryview]) -> int:
+    """Write all pieces through the cache; returns the offset after them."""
+    rest = deque(pieces)
+    while rest:
+        # The system takes at most 1024 pieces at once.
+        written = os.pwritev(handle, [rest[each] for each in range(min(len(rest), 1024))], offset)
+        offset += written
+        while rest and written >= len(rest[0]):
+            written -= len(rest.popleft())
+        if written:
+            rest[0] = rest[0][written:]
+    return offset
+
+
+def _write_past_cache(path: Path, flag: int, cached: int, offset: int, rest: _Rest) -> int:
+    """Write whole blocks from a boundary of a block on; returns the offset after what was written.
+
+    It stops early where the file system does not do such writes; what it could not write so, goes through the cache.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR | flag)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return offset
+    buffer = _spare_buffers.pop() if _spare_buffers else mmap.mmap(-1, _BUFFER_BYTES)
+    try:
+        while size_bytes := min(rest.size_bytes, _BUFFER_BYTES) // BLOCK_BYTES * BLOCK_BYTES:
+            view = memoryview(buffer)[:size_bytes]
+            filled = 0
+            for piece in rest.take(size_bytes):
+                view[filled : filled + len(piece)] = piece
+                filled += len(piece)
+            try:
+                written = os.pwritev(handle, [view], offset)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                written = 0
+            offset = _write(cached, offset + written, [view[written:]])
+            if written < size_bytes:
+                break
+        return offset
+    finally:
+        _spare_buffers.append(buffer)
+        os.close(handle)
