@@ -106,7 +106,8 @@ class UploadFolder:
         not make durable before it died.
         """
         try:
-            handle = os.open(self.part, os.O_RDWR)
+            # To ask how far an upload is must work where nothing can be written at the moment.
+            handle = os.open(self.part, os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:

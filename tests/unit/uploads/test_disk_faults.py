@@ -2,16 +2,39 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 
+OWN_MOUNTS = ("unshare", "--mount", "--map-root-user")
+
+
+def may_mount() -> bool:
+    """Tell whether a process of ours may mount file systems that nobody else sees."""
+    mount = [*OWN_MOUNTS, "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", "/tmp"]
+    try:
+        return subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def looped(program: str, fault: str, folder: Path, within: Sequence[str] = ()) -> int:
+    """Run a loop in a process of its own; returns the number that it ends with."""
+    command = [*within, sys.executable, "-m", f"tests.unit.uploads.{program}", fault, str(folder)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return int(ended.stdout)
+
 
 @pytest.mark.parametrize("fault", ["die-before", "die-after", "full", "read-only"])
 def test_an_upload_survives_a_fault_at_every_effect_on_the_disk(tmp_path: Path, fault: str) -> None:
-    command = [sys.executable, "-m", "tests.unit.uploads.disk_fault_loop", fault, str(tmp_path)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    assert int(ended.stdout) > 20, "the loop did not reach the effects"
+    assert looped("disk_fault_loop", fault, tmp_path) > 20, "the loop did not reach the effects"
+
+
+@pytest.mark.parametrize("fault", ["quota", *(("full", "read-only") if may_mount() else ())])
+def test_an_upload_goes_on_after_the_disk_refused_it_at_any_step(tmp_path: Path, fault: str) -> None:
+    within = () if fault == "quota" else OWN_MOUNTS
+    assert looped("small_disk_loop", fault, tmp_path, within) > 10, "the loop did not reach the steps"
