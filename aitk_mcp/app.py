@@ -23,6 +23,7 @@ from aitk_mcp.documents import TrainingDocument
 from aitk_mcp.embedded.recipe import refusal
 from aitk_mcp.late_server import LateServer
 from aitk_mcp.models.digests import Digests
+from aitk_mcp.models.links import Links
 from aitk_mcp.models.models import Models
 from aitk_mcp.models.port import ModelHome
 from aitk_mcp.models.remote import RemoteModels
@@ -129,7 +130,7 @@ def _assemble(settings: AitkSettings, is_remote: bool = False) -> ToolServer:
                 *estimate_tools(Estimates(configs, RunHistory(jobs, settings.outputs_folder))),
                 *training_tools(jobs, plots),
                 *about_training_tools(configs, jobs, models),
-                *model_tools(models, jobs),
+                *model_tools(models, jobs, Links(trainer)),
                 disk.system_tool,
             ]
         ),

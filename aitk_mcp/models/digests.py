@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
+from mcp_toolserver.files import etag_of
+
 log = logging.getLogger(__name__)
 
 _CREATE = "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, stamp TEXT NOT NULL, sha256 TEXT NOT NULL)"
@@ -20,11 +22,13 @@ class Stamp:
     size_bytes: int
     modified_ns: int
 
+    etag: str
+
     @classmethod
     def of(cls, path: Path) -> "Stamp":
-        """Return the state that a file has now."""
+        """Return the state that a file has now; its tag is the one of its download."""
         state = path.stat()
-        return cls(state.st_ino, state.st_size, state.st_mtime_ns)
+        return cls(state.st_ino, state.st_size, state.st_mtime_ns, etag_of(state))
 
     def __str__(self) -> str:
         """Return it as it is kept."""

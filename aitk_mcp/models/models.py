@@ -39,7 +39,8 @@ class Model:
 
     `problem` says why the file cannot be described, which is so for a moment while the trainer writes it. Of Wan 2.2
     each step makes two files, one for each `stage`: `partner` is the path of the other, where it is there. `sha256` is
-    the digest in hex where it was computed for this state of the file before.
+    the digest in hex where it was computed for this state of the file before, which `etag` (quoted) names as the answer
+    of its download does; None where the file is another machine's.
     """
 
     model_path: str
@@ -54,6 +55,7 @@ class Model:
     stage: Stage | None = None
     partner: str | None = None
     sha256: str | None = None
+    etag: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -81,12 +83,21 @@ class Models:
         return await to_thread.run_sync(self._find, model_path)
 
     async def sha256(self, model: Model, report: Report = unheard) -> str:
-        """Return the digest of a LoRA in hex; it is computed once for each state of the file."""
+        """Return the digest of a LoRA in hex; it is computed once for each state of the file.
+
+        Raises Conflict where the file is being written.
+        """
         stamp = await to_thread.run_sync(Stamp.of, model.path)
         known = await to_thread.run_sync(self._digests.get, model.path, stamp)
         if known is not None:
             return known
         computed = await sha256_of_file(model.path, report)
+        if await to_thread.run_sync(Stamp.of, model.path) != stamp:
+            raise Conflict(
+                f"`{model.model_path}` changed while its sha256 was computed: a trainer is writing it.",
+                hint="Call again once it is written; get-training-status tells how far its job is.",
+                details={"model_path": model.model_path},
+            )
         await to_thread.run_sync(self._digests.put, model.path, stamp, computed)
         return computed
 
@@ -161,6 +172,7 @@ class Models:
             stage=stage,
             partner=partner.relative_to(self.outputs).as_posix() if partner is not None and has_partner else None,
             sha256=self._digests.get(path, stamp),
+            etag=stamp.etag,
         )
 
     def _describe(self, path: Path, stamp: Stamp) -> LoraDescription | str:

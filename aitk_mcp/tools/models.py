@@ -10,6 +10,7 @@ import pybase64
 from anyio import to_thread
 from pydantic import AliasChoices, Field
 
+from aitk_mcp.models.links import Links
 from aitk_mcp.models.models import Kind, Model, Stage
 from aitk_mcp.models.port import ModelHome
 from aitk_mcp.recipes.names import check_job_name
@@ -141,6 +142,12 @@ class ModelDownload(Result):
     size: int = Field(description="Size in bytes.")
     path: str = Field(description="Absolute path on the trainer's machine; of an export, on the machine that keeps it.")
     sha256: str = Field(description="Digest of the file in hex.")
+    etag: str | None = Field(
+        description="Tag of the state of the file that has this digest, as its URL answers; null for another machine's."
+    )
+    link_safe: bool = Field(
+        description="Whether a hard link to `path` keeps these bytes, whatever the trainer does; else copy the file."
+    )
     format: Literal["base64", "url"] = Field(description="Which of the two follows.")
     content: str | None = Field(description="The file as base64.")
     url: str | None = Field(description="Address of the file; serves byte ranges.")
@@ -167,7 +174,9 @@ class ModelDeleted(ModelSummary):
     left_of_job: list[str] = Field(description="The files of the same job that are still there.")
 
 
-def model_tools(models: ModelHome, jobs: TrainingJobs, *, max_base64_bytes: int = MAX_BASE64_BYTES) -> list[AnyTool]:
+def model_tools(
+    models: ModelHome, jobs: TrainingJobs, links: Links, *, max_base64_bytes: int = MAX_BASE64_BYTES
+) -> list[AnyTool]:
     """Return the tools over these models; an export is asked for by the id of a job."""
 
     async def list_models(args: ListExportedModels, call: Call) -> ModelList:
@@ -234,7 +243,13 @@ def model_tools(models: ModelHome, jobs: TrainingJobs, *, max_base64_bytes: int 
                 "scripts/transfer_lora_between_services.py, which moves a LoRA of any size to ComfyUI.",
                 details={"size_bytes": model.size_bytes, "max_bytes": max_base64_bytes, "url": url},
             )
-        sha256 = await models.sha256(model, call.report)
+        if model.sha256 is None:
+            sha256 = await models.sha256(model, call.report)
+            model = await models.find(model.model_path)
+            if model.sha256 is None:
+                # Its disk is another machine's, or it changed since: the digest goes without a tag then.
+                model = replace(model, sha256=sha256, etag=None)
+        assert model.sha256 is not None
         content: str | None = None
         if args.format == "base64":
             data = await models.read(model)
@@ -245,7 +260,9 @@ def model_tools(models: ModelHome, jobs: TrainingJobs, *, max_base64_bytes: int 
             filename=model.path.name,
             size=model.size_bytes,
             path=str(model.path),
-            sha256=sha256,
+            sha256=model.sha256,
+            etag=model.etag,
+            link_safe=await links.are_safe(model),
             format=args.format,
             content=content,
             url=url if args.format == "url" else None,

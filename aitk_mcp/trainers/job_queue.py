@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterable
 
 from aitk_mcp.trainers.job_folders import JobFolder, JobFolders
-from aitk_mcp.trainers.run_folder import Exit, RunFolder
+from aitk_mcp.trainers.run_folder import Exit
+from aitk_mcp.trainers.unsharing import unshare
 
 _KEEPER_START_S = 60
 
@@ -33,7 +34,7 @@ class JobQueue:
         for job in in_turn(job for job, status in known if status == "queued"):
             wanted = _gpus(job)
             if not taken & wanted:
-                _start(job.run)
+                _start(job)
             # Where it has to wait, later jobs must not overtake it on the GPUs that it waits for.
             taken |= wanted
 
@@ -60,7 +61,14 @@ def _gpus(job: JobFolder) -> set[str]:
     return {part.strip() for part in job.run.launch().gpu_ids.split(",") if part.strip()}
 
 
-def _start(run: RunFolder) -> None:
+def _start(job: JobFolder) -> None:
+    run = job.run
+    try:
+        unshare(job.output_folder)
+    except OSError as error:
+        reason = f"its earlier LoRAs are linked elsewhere and could not be copied ({error.strerror})"
+        run.write_exit(Exit(ended_at=time.time(), start_error=reason))
+        return
     command = [sys.executable, "-m", "aitk_mcp.trainers.keeper", str(run.path)]
     with run.log.open("ab") as log:
         done = subprocess.run(

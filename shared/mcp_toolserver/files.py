@@ -81,6 +81,15 @@ def _bad_name(field: str, name: str, problem: str, last: str) -> InvalidArgument
     )
 
 
+def etag_of(state: os.stat_result) -> str:
+    """Return the strong tag (quoted) that this state of a published file has on every server.
+
+    Published files appear by rename, so that new content is a new inode: these three numbers make a strong validator,
+    and one that does not change when the digest becomes known in the middle of a resumed download.
+    """
+    return f'"{state.st_ino:x}-{state.st_size:x}-{state.st_mtime_ns:x}"'
+
+
 def sync_directory(folder: Path) -> None:
     """Make the entries of a folder durable: a rename survives a power cut only after this."""
     handle = os.open(folder, os.O_RDONLY)
@@ -196,10 +205,8 @@ async def ranged_file_response(
     """
     file = await to_thread.run_sync(partial(path.open, "rb", buffering=0))
     state = os.fstat(file.fileno())
-    # Published files appear by rename, so that new content is a new inode: these three numbers make a strong validator,
-    # and one that does not change when the digest becomes known in the middle of a resumed download.
     validators = Validators(
-        etag=f'"{state.st_ino:x}-{state.st_size:x}-{state.st_mtime_ns:x}"',
+        etag=etag_of(state),
         last_modified=format_datetime(datetime.fromtimestamp(int(state.st_mtime), UTC), usegmt=True),
     )
     answer = answer_for(request.method, request.headers, state.st_size, validators)

@@ -16,11 +16,13 @@ from starlette.types import ASGIApp
 
 from aitk_mcp.app import create_app
 from aitk_mcp.models.digests import Digests, Stamp
+from aitk_mcp.models.links import Links
 from aitk_mcp.models.models import Models
 from aitk_mcp.tools.models import model_tools
 from aitk_mcp.trainers.cli import CliTrainer, CommandLine
 from aitk_mcp.training.jobs import TrainingJobs
 from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, TooLarge
+from mcp_toolserver.files import etag_of
 from mcp_toolserver.tools import Toolbox
 from tests.servers.aitk import call, settings_in, toolbox_in
 
@@ -122,11 +124,14 @@ async def test_a_model_travels_as_base64_or_as_an_address(tools: Toolbox, output
     assert linked["content"] is None
     assert linked["metadata"] is None
     assert linked["sha256"] == answer["sha256"]
+    assert linked["etag"] == etag_of(path.stat())
+    assert linked["link_safe"] is True
 
 
 async def test_past_its_bound_base64_names_the_other_ways(outputs: Path, tmp_path: Path) -> None:
-    jobs = TrainingJobs(CliTrainer(CommandLine.embedded(tmp_path), tmp_path / "jobs"), NoConfigs())
-    tools = Toolbox(model_tools(models_in(outputs, tmp_path), jobs, max_base64_bytes=100))
+    trainer = CliTrainer(CommandLine.embedded(tmp_path), tmp_path / "jobs")
+    jobs = TrainingJobs(trainer, NoConfigs())
+    tools = Toolbox(model_tools(models_in(outputs, tmp_path), jobs, Links(trainer), max_base64_bytes=100))
     with pytest.raises(TooLarge) as caught:
         await call(tools, "download-model", model_path="cat")
     assert "`format: url`" in (caught.value.hint or "")
