@@ -112,7 +112,7 @@ async def require_acknowledged(loras: Path, told: Ledger) -> None:
 
 def loop(fault: str, folder: Path) -> int:
     """Give every step its turn, with more and less room left; returns how many uploads were refused."""
-    data = write(folder / "source.safetensors", pairs(FLUX_AI_TOOLKIT, rank=1)).read_bytes()
+    data = write(folder / "source.safetensors", pairs(FLUX_AI_TOOLKIT, rank=4)).read_bytes()
     disk = DISKS[fault](folder)
     nth = refused = 0
     while True:

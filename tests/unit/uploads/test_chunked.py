@@ -3,11 +3,8 @@
 import errno
 import hashlib
 import os
-import resource
 import subprocess
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +28,7 @@ from mcp_toolserver.uploads.plan import State
 from mcp_toolserver.uploads.progress import StartUpload, UploadProgress
 from mcp_toolserver.uploads.steps import MAX_CHUNK_BYTES
 from mcp_toolserver.uploads.store import disk_errors
+from tests.fakes.disk_faults import largest_file
 from tests.unit.uploads.conftest import UPLOAD_ID, Place, encoded
 
 DATA = bytes(range(256)) * 4
@@ -304,21 +302,10 @@ async def test_no_room_on_the_disk_is_said_before_a_byte_was_sent(place: Place) 
     assert await place.uploads.overview() == []
 
 
-@contextmanager
-def files_of_at_most(size_bytes: int) -> Generator[None]:
-    """Let the system refuse every write past this size, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 async def test_a_disk_that_fills_up_loses_nothing_and_is_resumed(place: Place) -> None:
     await start(place)
     await send(place, 0, 1)
-    with files_of_at_most(2 * CHUNK + 10), pytest.raises(InsufficientStorage):
+    with largest_file(2 * CHUNK + 10), pytest.raises(InsufficientStorage):
         await send(place, 2)
     assert place.part.stat().st_size == 2 * CHUNK
     assert (await send(place, 2, 3)).complete
