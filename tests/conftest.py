@@ -15,6 +15,8 @@ import uvicorn
 from blockbuster import blockbuster_ctx
 from starlette.types import ASGIApp
 
+from mcp_toolserver.http_protocol import LeanProtocol
+
 ROOT = Path(__file__).resolve().parent.parent
 WATCHED = ["mcp_toolserver", "comfy_mcp", "aitk_mcp"]
 
@@ -49,7 +51,9 @@ def no_blocking_in_the_loop() -> Generator[None]:
 @contextmanager
 def served(app: ASGIApp, port: int = 0) -> Generator[str]:
     """Serve an app on a loopback port (0: a free one) in a thread of its own; yields its address."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=port, http="h11", ws="none", lifespan="on", log_config=None)
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=port, http=LeanProtocol, ws="none", lifespan="on", log_config=None
+    )
     server = uvicorn.Server(config)
     # With the protocol named, asyncio sets TCP_NODELAY; else every answer waits 40 ms for an acknowledgement.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -47,7 +47,7 @@ class ModelFolders:
         self._selected = selected
         self._comfyui_dir = comfyui_dir
         self._embedded_dir = embedded_dir
-        self._told: dict[str, tuple[float, Place]] = {}
+        self._told: dict[tuple[str, str], tuple[float, Place]] = {}
 
     async def of(self, kind: str) -> tuple[Path, ...]:
         """Return the folders of one kind of model, the one to write to first; empty where none is on this disk."""
@@ -56,14 +56,16 @@ class ModelFolders:
     async def place(self, kind: str) -> Place:
         """Return the folders of one kind of model, and what is wrong with them."""
         selected = await self._selected()
-        if selected.engine == "embedded":
-            return Place(await to_thread.run_sync(_own_folders, self._embedded_dir, kind))
-        if self._comfyui_dir is None and not is_loopback(selected.url):
+        is_own = selected.engine == "embedded"
+        if not is_own and self._comfyui_dir is None and not is_loopback(selected.url):
             return Place(())
-        until_s, known = self._told.get(kind, (0.0, Place(())))
+        until_s, known = self._told.get((selected.url, kind), (0.0, Place(())))
         if monotonic() >= until_s:
-            known = await self._compared(kind, selected.url)
-            self._told[kind] = (monotonic() + _TOLD_FOR_S, known)
+            if is_own:
+                known = Place(await to_thread.run_sync(_own_folders, self._embedded_dir, kind))
+            else:
+                known = await self._compared(kind, selected.url)
+            self._told[selected.url, kind] = (monotonic() + _TOLD_FOR_S, known)
         return known
 
     async def doubts(self) -> tuple[str, ...]:

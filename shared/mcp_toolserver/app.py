@@ -22,7 +22,7 @@ from mcp_toolserver.auth import DoorPolicy, Guard
 from mcp_toolserver.envelope import JsonResponse, error_response
 from mcp_toolserver.errors import Internal, InvalidArguments, NotFound, ToolError, did_you_mean
 from mcp_toolserver.files import DOWNLOAD_HEADERS
-from mcp_toolserver.http_protocol import UploadProtocol
+from mcp_toolserver.http_protocol import LeanProtocol
 from mcp_toolserver.mcp_door import PROTOCOL_VERSIONS, McpEndpoint, mcp_server, serve_stdio
 from mcp_toolserver.metrics import CONTENT_TYPE
 from mcp_toolserver.rest_door import rest_routes
@@ -207,7 +207,7 @@ def run_http(server: ToolServer, settings: ServerSettings) -> None:
         host=settings.host,
         port=settings.port,
         # h11: httptools keeps trailing white space in header values, which fails MCP conformance.
-        http=UploadProtocol,
+        http=LeanProtocol,
         ws="none",
         lifespan="on",
         log_config=None,
