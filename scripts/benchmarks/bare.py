@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 
 def bare_app(folder: str) -> Starlette:
-    """Build the routes: one answers JSON, one appends a base64 chunk to a file."""
+    """Build the routes: one answers JSON, one appends a base64 chunk to a file, one writes a body to a file."""
 
     async def echo(request: Request) -> Response:
         body: Any = json.loads(await request.body())
@@ -32,7 +32,19 @@ def bare_app(folder: str) -> Starlette:
             part.write(data)
         return JSONResponse({"success": True, "result": {"received_bytes": len(data)}})
 
-    return Starlette(routes=[Route("/echo", echo, methods=["POST"]), Route("/append", append, methods=["POST"])])
+    async def raw(request: Request) -> Response:
+        with (Path(folder) / request.path_params["name"]).open("wb") as file:
+            async for piece in request.stream():
+                file.write(piece)
+        return JSONResponse({"success": True})
+
+    return Starlette(
+        routes=[
+            Route("/echo", echo, methods=["POST"]),
+            Route("/append", append, methods=["POST"]),
+            Route("/raw/{name}", raw, methods=["PUT"]),
+        ]
+    )
 
 
 def serve_bare(folder: str) -> None:

@@ -2,16 +2,13 @@
 
 import json
 import os
-import statistics
 import struct
-import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
 from anyio import to_thread
 
-from benchmarks.measuring import Bench, Row
+from benchmarks.measuring import Bench, Row, alternate, in_thread
 from benchmarks.tool_calls import call
 from comfy_mcp.loras.loras import LoraLibrary
 from comfy_mcp.models.folders import Place
@@ -32,27 +29,26 @@ async def rows(bench: Bench) -> list[Row]:
     """
     url = await bench.comfy_url()
     folder = bench.data_dir("comfy_mcp") / "comfyui" / "models" / "loras"
-    await to_thread.run_sync(_fill, folder)
+    await to_thread.run_sync(_fill, folder, bench.many(FILES))
     large = await to_thread.run_sync(_write_large, folder / "large.safetensors")
 
     async def place() -> Place:
         return Place((folder,))
 
     async with httpx.AsyncClient(timeout=120) as client:
-        list_ms, scan_ms = await _beside(
-            bench.runs, lambda: call(client, url, "list-loras", {}), lambda: to_thread.run_sync(_scan, folder)
+        list_s, scan_s = await alternate(
+            lambda: call(client, url, "list-loras", {}), in_thread(_scan, folder), bench.runs
         )
-        seen_ms, _ = await _beside(
-            bench.runs * 10,
+        seen_s, _ = await alternate(
             lambda: call(client, url, "get-lora-info", {"lora_name": large.name, "include_hashes": False}),
-            lambda: to_thread.run_sync(_read, large),
+            in_thread(_read, large),
+            bench.runs * 10,
         )
-    first_ms, read_ms = await _beside(
-        bench.runs * 10,
-        # A library without memory: every look is the first.
-        lambda: LoraLibrary(place).info(large.name, hashes=False),
-        lambda: to_thread.run_sync(_read, large),
+    # A library without memory: every look is the first.
+    first_s, read_s = await alternate(
+        lambda: LoraLibrary(place).info(large.name, hashes=False), in_thread(_read, large), bench.runs * 10
     )
+    list_ms, scan_ms, seen_ms, first_ms, read_ms = (s * 1000 for s in (list_s, scan_s, seen_s, first_s, read_s))
     wanted = "the most that is wanted"
     return [
         Row("list_loras_10k", list_ms, "ms", wanted, MOST_LIST_MS, MOST_LIST_MS / list_ms, 1.0),
@@ -62,21 +58,8 @@ async def rows(bench: Bench) -> list[Row]:
     ]
 
 
-async def _beside(
-    runs: int, ours: Callable[[], Awaitable[object]], yardstick: Callable[[], Awaitable[object]]
-) -> tuple[float, float]:
-    """Time two things in turn, after one uncounted pair; returns the medians in milliseconds."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(runs + 1):
-        for work, taken in zip((ours, yardstick), times, strict=True):
-            started = time.perf_counter()
-            await work()
-            taken.append((time.perf_counter() - started) * 1000)
-    return statistics.median(times[0][1:]), statistics.median(times[1][1:])
-
-
-def _fill(folder: Path) -> None:
-    for number in range(FILES):
+def _fill(folder: Path, files: int) -> None:
+    for number in range(files):
         path = folder / f"style {number % FOLDERS:02}" / f"lora {number:05}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, layers=4, width=96, rank=4)

@@ -1,101 +1,94 @@
-"""Transfers by tus: how fast a LoRA is taken, checked by its digest, made durable and published."""
+"""Uploads by tus and in one call: how fast a LoRA is taken, checked by its digest, made durable and published."""
 
-import hashlib
-import json
-import os
-import struct
-import subprocess
-from base64 import b64encode
-from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
 
-import anyio
-import httpx
 from anyio import to_thread
 
-from benchmarks.measuring import KIB, MIB, Bench, Row, alternate
+from benchmarks.disk import CURL, copy_to_disk, curl
+from benchmarks.measuring import KIB, MIB, Bench, Row, Work, in_thread, in_turn
+from benchmarks.ways import TUS_BODY, begin_tus, put, send_by_tus, send_whole, write_lora
 
-TUS = {"Tus-Resumable": "1.0.0"}
 PATCH_SIZES = (("256k", 256 * KIB), ("1m", MIB), ("4m", 4 * MIB))
-RANK = 4
+# Larger bodies than 8 MiB are refused where nobody has set more.
+WHOLE_BYTES = 4 * MIB
+WHOLE_TIMES = 8
 
 
 async def rows(bench: Bench) -> list[Row]:
     """Measure an upload in one PATCH and in PATCHes of three sizes, each beside copying the same file on the disk.
 
-    Both sides end with bytes that are on the disk and whose sha256 was computed.
+    Both sides end with bytes that are on the disk and whose sha256 was computed. By `curl -T` the file also goes to us
+    and to a bare route, which does neither.
     """
     url = await bench.comfy_url()
     source = bench.folder / "sent.safetensors"
-    sha256 = await to_thread.run_sync(_write, source, bench.size_bytes)
-    loras = bench.data_dir("comfy_mcp") / "comfyui" / "models" / "loras"
+    sha256 = await to_thread.run_sync(write_lora, source, bench.size_bytes)
     size_bytes = source.stat().st_size
-    ways = (("tus_vs_disk", size_bytes, 0.7), *((f"tus_{label}", size, None) for label, size in PATCH_SIZES))
-    measured: list[Row] = []
+    published = bench.data_dir("comfy_mcp") / "comfyui" / "models" / "loras"
 
-    async def copy() -> None:
-        await to_thread.run_sync(_copy, source, bench.folder / "copied.safetensors")
+    def by_tus(patch_bytes: int) -> None:
+        filename = f"{uuid4()}.safetensors"
+        send_by_tus(url, source, filename, sha256, patch_bytes)
+        # Also the proof that it was published under its name.
+        (published / filename).unlink()
 
-    async with httpx.AsyncClient(timeout=120) as client:
-        for name, patch_bytes, goal in ways:
-
-            async def ours(patch_bytes: int = patch_bytes) -> None:
-                filename = f"{uuid4()}.safetensors"
-                await _send(client, url, source, filename, sha256, patch_bytes)
-                # Also the proof that it was published under its name.
-                await anyio.Path(loras / filename).unlink()
-
-            our_seconds, copy_seconds = await alternate(ours, copy, bench.runs)
-            value, yardstick = size_bytes / 1e6 / our_seconds, size_bytes / 1e6 / copy_seconds
-            measured.append(Row(name, value, "MB/s", "cp, sync, sha256sum", yardstick, value / yardstick, goal))
-    return measured
-
-
-async def _send(
-    client: httpx.AsyncClient, url: str, source: Path, filename: str, sha256: str, patch_bytes: int
-) -> None:
-    size_bytes = (await anyio.Path(source).stat()).st_size
-    told = ",".join(
-        f"{key} {b64encode(text.encode()).decode()}" for key, text in (("filename", filename), ("sha256", sha256))
-    )
-    begin = {**TUS, "Upload-Length": str(size_bytes), "Upload-Metadata": told}
-    begun = (await client.post(f"{url}/uploads", headers=begin)).raise_for_status()
-    for offset in range(0, size_bytes, patch_bytes):
-        length = min(patch_bytes, size_bytes - offset)
-        headers = {
-            **TUS,
-            "Content-Type": "application/offset+octet-stream",
-            "Content-Length": str(length),
-            "Upload-Offset": str(offset),
-        }
-        body = _pieces(source, offset, length)
-        (await client.patch(begun.headers["Location"], headers=headers, content=body)).raise_for_status()
+    names = ("tus_vs_disk", *(f"tus_{label}" for label, _ in PATCH_SIZES))
+    sizes = (size_bytes, *(size for _, size in PATCH_SIZES))
+    works = [in_thread(by_tus, size) for size in sizes]
+    copying = in_thread(copy_to_disk, source, bench.folder / "copied.safetensors")
+    by_curl = _by_curl(await bench.bare_url(), bench.folder, url, source, sha256, published) if CURL else ()
+    *taken, copied_s = await in_turn(bench.runs, *works, *by_curl, copying)
+    megabytes = size_bytes / 1e6
+    measured = [
+        Row(name, megabytes / s, "MB/s", "cp, sync, sha256sum", megabytes / copied_s, copied_s / s, goal)
+        for name, s, goal in zip(names, taken, (0.7, None, None, None), strict=False)
+    ]
+    if by_curl:
+        ours_s, bare_s = taken[-2:]
+        label = "curl -T to a bare route, no digest, no fsync"
+        measured.append(
+            Row("tus_vs_curl", megabytes / ours_s, "MB/s", label, megabytes / bare_s, bare_s / ours_s, None)
+        )
+    else:
+        bench.leave_out("tus_vs_curl", "there is no curl")
+    return [*measured, await _whole(bench, published)]
 
 
-async def _pieces(source: Path, offset: int, length: int) -> AsyncIterator[bytes]:
-    async with await anyio.open_file(source, "rb") as file:
-        await file.seek(offset)
-        while length:
-            piece = await file.read(min(MIB, length))
-            length -= len(piece)
-            yield piece
+def _by_curl(bare_url: str, bare_folder: Path, url: str, source: Path, sha256: str, published: Path) -> list[Work]:
+    def ours() -> None:
+        filename = f"{uuid4()}.safetensors"
+        told = {"filename": filename, "sha256": sha256}
+        location = begin_tus(f"{url}/uploads", source.stat().st_size, told)
+        headers = [f"{name}: {text}" for name, text in {**TUS_BODY, "Upload-Offset": "0"}.items()]
+        curl(source, location, "-X", "PATCH", *(part for header in headers for part in ("-H", header)))
+        (published / filename).unlink()
+
+    def bare() -> None:
+        curl(source, f"{bare_url}/raw/curled")
+        (bare_folder / "curled").unlink()
+
+    return [in_thread(ours), in_thread(bare)]
 
 
-def _copy(source: Path, target: Path) -> None:
-    for command in (["cp", source, target], ["sync", target], ["sha256sum", target]):
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+async def _whole(bench: Bench, published: Path) -> Row:
+    """Measure `upload-lora`, which has all bytes in one call, beside a PUT of as many to a bare route."""
+    url, bare_url = await bench.comfy_url(), await bench.bare_url()
+    source = bench.folder / "whole.safetensors"
+    sha256 = await to_thread.run_sync(write_lora, source, min(bench.size_bytes, WHOLE_BYTES))
 
+    def ours() -> None:
+        for _ in range(WHOLE_TIMES):
+            filename = f"{uuid4()}.safetensors"
+            send_whole(url, source, filename, sha256)
+            (published / filename).unlink()
 
-def _write(path: Path, size_bytes: int) -> str:
-    """Write a LoRA of random bytes, about as large as asked for, and return its sha256."""
-    width = max(1, size_bytes // (4 * RANK))
-    header: dict[str, object] = {}
-    for index, (half, shape) in enumerate((("A", [RANK, width]), ("B", [width, RANK]))):
-        start = index * 2 * RANK * width
-        key = f"transformer.single_transformer_blocks.0.attn.to_q.lora_{half}.weight"
-        header[key] = {"dtype": "F16", "shape": shape, "data_offsets": [start, start + 2 * RANK * width]}
-    text = json.dumps(header).encode()
-    content = struct.pack("<Q", len(text)) + text + os.urandom(4 * RANK * width)
-    path.write_bytes(content)
-    return hashlib.sha256(content).hexdigest()
+    def bare() -> None:
+        for _ in range(WHOLE_TIMES):
+            put(f"{bare_url}/raw/whole", source)
+            (bench.folder / "whole").unlink()
+
+    ours_s, bare_s = await in_turn(bench.runs, in_thread(ours), in_thread(bare))
+    megabytes = WHOLE_TIMES * source.stat().st_size / 1e6
+    label = "PUT to a bare route, no digest, no fsync"
+    return Row("upload_whole", megabytes / ours_s, "MB/s", label, megabytes / bare_s, bare_s / ours_s, None)
