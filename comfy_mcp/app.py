@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 from starlette.applications import Starlette
 
@@ -11,6 +12,8 @@ from comfy_mcp.engines.selection import EngineName, Selection, Wanted
 from comfy_mcp.generation.generation import Generation
 from comfy_mcp.generation.named_files import DescribeLora, LoraFacts, NamedFiles
 from comfy_mcp.images import Images
+from comfy_mcp.imports.imports import Imports
+from comfy_mcp.imports.peer import AitkPeer
 from comfy_mcp.jobs.jobs import Jobs
 from comfy_mcp.jobs.store import JobStore
 from comfy_mcp.loras.checks import LoraChecks
@@ -25,10 +28,11 @@ from comfy_mcp.models.downloads import Downloads
 from comfy_mcp.models.folders import ModelFolders
 from comfy_mcp.models.models import LORAS, Models
 from comfy_mcp.models.shelf import ModelShelf
-from comfy_mcp.settings import DEFAULT_COMFYUI_URL, ComfySettings
+from comfy_mcp.settings import DEFAULT_AITK_URL, DEFAULT_COMFYUI_URL, ComfySettings
 from comfy_mcp.system import System
 from comfy_mcp.tools.generation import generation_tools
 from comfy_mcp.tools.image_workflows import image_workflow_tools
+from comfy_mcp.tools.imports import import_tools
 from comfy_mcp.tools.jobs import job_tools
 from comfy_mcp.tools.loras import lora_tools
 from comfy_mcp.tools.model_files import model_file_tools
@@ -51,7 +55,8 @@ _NO_PATIENCE_S = 0.0
 _INSTRUCTIONS = (
     "Renders pictures and videos with ComfyUI. `list-loras` and `list-models` name what there is; `generate-image` and "
     "`generate-video` pick the graph; `execute-workflow` runs your own. A call that runs out of `wait_s` loses "
-    "nothing: `wait-job` has the result. LoRAs arrive by the chunked upload, or by tus at `/uploads`."
+    "nothing: `wait-job` has the result. `import-lora` brings a LoRA from aitk_mcp in one call; others arrive by the "
+    "chunked upload, or by tus at `/uploads`."
 )
 
 
@@ -92,6 +97,12 @@ def build(settings: ComfySettings) -> ToolServer:
     downloads = Downloads(
         Outbound(_outbound_policy(settings)), models, lambda kind: library if kind == LORAS else shelf_of(kind)
     )
+    # What an agent names by its address comes from there, and not from where that redirects to.
+    web = Downloads(Outbound(replace(_outbound_policy(settings), same_host=True)), models, lambda kind: library)
+    peer = AitkPeer(
+        settings.aitk_url or DEFAULT_AITK_URL, settings.aitk_token, is_configured=settings.aitk_url is not None
+    )
+    imports = Imports(peer, library, uploads)
     base_models = BaseModels(models, folders)
     checks = WorkflowChecks(comfyui.object_info, _architecture_teller(library), base_models.certain_family)
     generation = Generation(
@@ -102,7 +113,7 @@ def build(settings: ComfySettings) -> ToolServer:
     @asynccontextmanager
     async def lifespan() -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
-            for part in (selection, comfyui, jobs, downloads):
+            for part in (selection, comfyui, jobs, downloads, web, imports):
                 await stack.enter_async_context(part.running())
             yield
 
@@ -114,6 +125,7 @@ def build(settings: ComfySettings) -> ToolServer:
             [
                 *lora_tools(library, LoraChecks(library, models, folders)),
                 *upload_tools(uploads),
+                *import_tools(imports, peer, web, library),
                 *workflow_tools(checks),
                 *generation_tools(generation, jobs, images),
                 *job_tools(jobs, images),

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from mcp_toolserver.settings import ServerSettings
 
 DEFAULT_COMFYUI_URL = "http://127.0.0.1:8188"
+DEFAULT_AITK_URL = "http://127.0.0.1:8190"
 
 
 class ComfySettings(ServerSettings):
@@ -41,6 +42,12 @@ class ComfySettings(ServerSettings):
         description="seconds that an unfinished job waits for a ComfyUI that does not answer any more",
     )
 
+    aitk_url: str | None = Field(
+        default=None,
+        description=f"address of the aitk_mcp that import-lora brings models from; where it is left out, the one at "
+        f"{DEFAULT_AITK_URL}, if one answers there",
+    )
+    aitk_token: SecretStr | None = Field(default=None, description="token of that aitk_mcp")
     download_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="hosts that models may be downloaded from, comma-separated; `.example.org` has all below it, and a "
@@ -55,7 +62,7 @@ class ComfySettings(ServerSettings):
     def _split_hosts(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("comfyui_api_url")
+    @field_validator("comfyui_api_url", "aitk_url")
     @classmethod
     def _is_address(cls, value: str | None) -> str | None:
         if not value:
@@ -64,6 +71,11 @@ class ComfySettings(ServerSettings):
         if not url.startswith(("http://", "https://")):
             raise ValueError("it must begin with http:// or https://")
         return url.rstrip("/")
+
+    @field_validator("aitk_token", mode="before")
+    @classmethod
+    def _is_told(cls, value: object) -> object:
+        return value or None
 
     @field_validator("comfyui_dir", mode="before")
     @classmethod

@@ -36,7 +36,8 @@ class OutboundPolicy:
     """Say where files may be fetched from; as it stands here, from nowhere.
 
     A host is a name (`example.org`), a name with all below it (`.example.org`), or either with a port
-    (`example.org:8443`); without one, that of the scheme is meant. `setting` names for people where to add one.
+    (`example.org:8443`); without one, that of the scheme is meant. `setting` names for people where to add one. With
+    `same_host`, a redirect to another host is refused, be it listed or not.
     """
 
     hosts: tuple[str, ...] = ()
@@ -44,6 +45,7 @@ class OutboundPolicy:
     private_addresses: bool = False
     max_bytes: int = 64 * 1024**3
     max_redirects: int = 5
+    same_host: bool = False
     setting: str = "the list of hosts"
 
     def check(self, url: str, *, redirected_from: str | None = None) -> httpx.URL:
@@ -118,6 +120,8 @@ class Outbound:
             next_url = await self._visit(target, part, report)
             if isinstance(next_url, Received):
                 return next_url
+            if self.policy.same_host and next_url.host != target.host:
+                raise _led_away(url, next_url)
             target = self.policy.check(str(next_url), redirected_from=_origin(target))
         raise BackendRejected(
             f"{url} redirects more than {self.policy.max_redirects} times.",
@@ -219,6 +223,14 @@ def _bad(url: str, problem: str) -> InvalidArguments:
         f"Argument `url` is {url[:200]!r}: {problem}.",
         hint="Send the https address of the file itself.",
         details={"field": "url", "value": url[:200]},
+    )
+
+
+def _led_away(url: str, next_url: httpx.URL) -> Forbidden:
+    return Forbidden(
+        f"{url} redirects to another host, {_origin(next_url)}.",
+        hint="Give the address where the file itself is, or use a tool that follows redirects to the listed hosts.",
+        details={"field": "url", "host": next_url.host},
     )
 
 

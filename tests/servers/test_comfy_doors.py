@@ -28,7 +28,7 @@ CONTRACT = {
     "upload-lora-chunked-finish", "download-lora", "delete-lora", "generate-image", "generate-video",
     "execute-workflow", "validate-workflow", "list-workflows", "get-workflow", "get-job", "wait-job", "cancel-job",
     "list-jobs", "list-models", "get-model-tips", "download-model", "delete-model", "upload-image", "get-object-info",
-    "get-system-info", "free-memory", "get-image-workflow",
+    "get-system-info", "free-memory", "get-image-workflow", "import-lora",
 }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""LoRAs from the server that trained them, and from the web, in one call."""

@@ -1,0 +1,204 @@
+"""The aitk_mcp that LoRAs are imported from: what it says of a model, and the model's bytes."""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+import httpx
+from anyio import Lock, to_thread
+from pydantic import SecretStr
+
+from mcp_toolserver.client import ToolClient
+from mcp_toolserver.errors import BackendRejected, BackendUnavailable, ToolError
+
+_SERVER = "aitk_mcp"
+_MODELS = "/models/"
+_PRECONDITION_FAILED = 412
+
+
+class SourceChanged(Exception):
+    """The model has other bytes by now than those that the import began with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerModel:
+    """A trained LoRA as aitk_mcp tells of it; `sha256` is in hex.
+
+    `path` is where it lies on the machine that keeps it, and `etag` names the state that has the digest; a file here
+    with that tag is the very one. `link_safe` is whether nobody will write into it.
+    """
+
+    model_path: str
+    filename: str
+    path: Path
+    size_bytes: int
+    sha256: str
+    etag: str | None
+    link_safe: bool
+    training_config: Mapping[str, Any] | None
+
+
+class AitkPeer:
+    """One aitk_mcp: the one that was configured, or whatever answers as one at the default address."""
+
+    def __init__(self, url: str, token: SecretStr | None, *, is_configured: bool = True) -> None:
+        self.url = url
+        self._is_configured = is_configured
+        self._token = token.get_secret_value() if token else None
+        self._clients: tuple[ToolClient, httpx.AsyncClient] | None = None
+        self._opening = Lock()
+        self._is_known = False
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Keep connections to the peer while the block runs."""
+        try:
+            yield
+        finally:
+            if self._clients is not None:
+                tools, http = self._clients
+                await tools.__aexit__(None, None, None)
+                await http.aclose()
+                self._clients = None
+
+    async def model(self, model_path: str) -> PeerModel:
+        """Ask for a model; its digest is computed now if nobody asked before.
+
+        Raises NotFound with the closest names, and BackendUnavailable where no aitk_mcp answers.
+        """
+        tools, http = await self._opened()
+        await self._require_aitk(http)
+        told = await tools.call("download-model", {"model_path": model_path, "format": "url"})
+        return PeerModel(
+            model_path=told["model_path"],
+            filename=told["filename"],
+            path=Path(told["path"]),
+            size_bytes=told["size"],
+            sha256=told["sha256"],
+            # One of an earlier version tells neither.
+            etag=told.get("etag"),
+            link_safe=told.get("link_safe", False),
+            training_config=told["training_config"],
+        )
+
+    def model_path_in(self, url: str) -> str | None:
+        """Return which of the peer's models a URL leads to, or None where it leads elsewhere."""
+        ours, theirs = urlsplit(self.url), urlsplit(url)
+        try:
+            same_port = ours.scheme == theirs.scheme and ours.port == theirs.port
+        except ValueError:
+            return None
+        same_host = ours.hostname == theirs.hostname or (_is_loopback(ours.hostname) and _is_loopback(theirs.hostname))
+        if not same_port or not same_host or not theirs.path.startswith(_MODELS):
+            return None
+        return unquote(theirs.path.removeprefix(_MODELS))
+
+    async def bytes_of(self, model: PeerModel, offset: int) -> AsyncGenerator[bytes]:
+        """Yield a model's bytes from `offset` on.
+
+        Raises SourceChanged where they are others by now, and BackendUnavailable where the connection breaks.
+        """
+        _, http = await self._opened()
+        headers = {"Accept-Encoding": "identity", **self._authorization()}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        if model.etag is not None:
+            headers["If-Match"] = model.etag
+        try:
+            url = f"{self.url}{_MODELS}{quote(model.model_path)}"
+            async with http.stream("GET", url, headers=headers) as answer:
+                _require_bytes(answer, model, offset)
+                async for piece in answer.aiter_raw():
+                    yield piece
+        except httpx.TransportError as error:
+            raise self._silent(type(error).__name__) from error
+
+    async def _opened(self) -> tuple[ToolClient, httpx.AsyncClient]:
+        async with self._opening:
+            if self._clients is None:
+                # Each reads the certificates of the system, which takes long enough to hold up everybody else.
+                self._clients = await to_thread.run_sync(self._open)
+            return self._clients
+
+    def _open(self) -> tuple[ToolClient, httpx.AsyncClient]:
+        is_here = _is_loopback(urlsplit(self.url).hostname)
+        http = httpx.AsyncClient(timeout=httpx.Timeout(60.0, connect=5.0), trust_env=not is_here)
+        return ToolClient(self.url, self._token), http
+
+    async def _require_aitk(self, http: httpx.AsyncClient) -> None:
+        if self._is_known:
+            return
+        try:
+            answer = await http.get(f"{self.url}/mcp/version", headers=self._authorization())
+        except httpx.TransportError as error:
+            raise self._silent(type(error).__name__) from error
+        if answer.is_success and f'"{_SERVER}"' in answer.text:
+            self._is_known = True
+            return
+        raise self._stranger(answer.status_code)
+
+    def _authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+
+    def _silent(self, reason: str) -> BackendUnavailable:
+        if self._is_configured or self._is_known:
+            said = f"The aitk_mcp at {self.url} does not answer ({reason})."
+        else:
+            said = f"No aitk_mcp is configured, and none answers at {self.url} ({reason})."
+        return BackendUnavailable(
+            said,
+            hint="Start aitk_mcp and call again: what has come is kept. Where it has another address, who runs this "
+            "server sets COMFY_MCP_AITK_URL.",
+            details={"url": self.url, "setting": "COMFY_MCP_AITK_URL"},
+        )
+
+    def _stranger(self, http_status: int) -> ToolError:
+        details = {"url": self.url, "http_status": http_status, "setting": "COMFY_MCP_AITK_URL"}
+        if http_status in (401, 403):
+            return BackendRejected(
+                f"The server at {self.url} wants a token that this one was not given.",
+                hint="Who runs this server sets COMFY_MCP_AITK_TOKEN to the token of aitk_mcp.",
+                details=details | {"setting": "COMFY_MCP_AITK_TOKEN"},
+            )
+        return BackendRejected(
+            f"What answers at {self.url} is no aitk_mcp.",
+            hint="Who runs this server sets COMFY_MCP_AITK_URL to the address of aitk_mcp.",
+            details=details,
+        )
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return host == "localhost" or ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _require_bytes(answer: httpx.Response, model: PeerModel, offset: int) -> None:
+    if answer.status_code in (_PRECONDITION_FAILED, 404):
+        raise SourceChanged
+    span = answer.headers.get("content-range", "")
+    is_part = (
+        answer.status_code == 206 and span.startswith(f"bytes {offset}-") and span.endswith(f"/{model.size_bytes}")
+    )
+    is_whole = answer.status_code == 200 and answer.headers.get("content-length") == str(model.size_bytes)
+    if is_part if offset else is_whole:
+        return
+    if answer.status_code in (200, 206, 416):
+        # Another length: without a tag, this is how it shows.
+        raise SourceChanged
+    if answer.status_code >= 500 or answer.status_code == 429:
+        raise BackendUnavailable(
+            f"aitk_mcp answered {answer.status_code} for `{model.model_path}`.",
+            hint="Call again in a moment: what has come is kept.",
+            details={"http_status": answer.status_code},
+        )
+    raise BackendRejected(
+        f"aitk_mcp answered {answer.status_code} for the bytes of `{model.model_path}`.",
+        hint="Its log has the cause.",
+        details={"http_status": answer.status_code},
+    )
