@@ -266,7 +266,9 @@ def meant(model_path: str, outputs: Path, known: Collection[str]) -> str:
     found = by_name.get(wanted) or by_name.get(f"{wanted}.safetensors")
     if found is not None:
         return found
-    matches = closest(wanted, known)
+    # The path is long beside what people say, the name of a job.
+    spelled = {name: each for each in known for name in (each, PurePosixPath(each).name, PurePosixPath(each).stem)}
+    matches = list(dict.fromkeys(spelled[name] for name in closest(wanted, spelled)))
     raise NotFound(
         f"There is no model `{model_path}` in the outputs folder.",
         hint=f"Did you mean `{matches[0]}`?" if matches else "list-exported-models shows what is there.",

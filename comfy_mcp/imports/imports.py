@@ -245,8 +245,10 @@ class Imports:
             metadata=self._said_of(model),
             caller=job.caller,
         )
-        upload_id = job.upload_id = await self._free_id(request)
+        upload_id = await self._free_id(request)
         await self._uploads.start(replace(request, upload_id=upload_id))
+        # Once it can be asked for.
+        job.upload_id = upload_id
         job.method = "copy" if from_here else "pull"
         source = partial(local_bytes, model) if from_here else partial(self._peer.bytes_of, model)
         await patiently(

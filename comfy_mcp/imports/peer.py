@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import httpx
+import orjson
 from anyio import Lock, to_thread
 from pydantic import SecretStr
 
@@ -136,10 +137,9 @@ class AitkPeer:
             answer = await http.get(f"{self.url}/mcp/version", headers=self._authorization())
         except httpx.TransportError as error:
             raise self._silent(type(error).__name__) from error
-        if answer.is_success and f'"{_SERVER}"' in answer.text:
-            self._is_known = True
-            return
-        raise self._stranger(answer.status_code)
+        self._is_known = answer.is_success and _name_in(answer.content) == _SERVER
+        if not self._is_known:
+            raise self._stranger(answer.status_code)
 
     def _authorization(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token}"} if self._token else {}
@@ -169,6 +169,14 @@ class AitkPeer:
             hint="Who runs this server sets COMFY_MCP_AITK_URL to the address of aitk_mcp.",
             details=details,
         )
+
+
+def _name_in(version: bytes) -> object:
+    try:
+        told: Any = orjson.loads(version)
+        return told["server"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
 
 
 def _is_loopback(host: str | None) -> bool:
