@@ -1,8 +1,9 @@
 """The aitk_mcp that LoRAs are imported from: what it says of a model, and the model's bytes."""
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import orjson
 from anyio import Lock, to_thread
 from pydantic import SecretStr
 
+from comfy_mcp.imports.reading import READING_ERRORS, answer_to_get
 from mcp_toolserver.client import ToolClient
 from mcp_toolserver.errors import BackendRejected, BackendUnavailable, ToolError
 
@@ -103,7 +105,6 @@ class AitkPeer:
 
         Raises SourceChanged where they are others by now, and BackendUnavailable where the connection breaks.
         """
-        _, http = await self._opened()
         headers = {"Accept-Encoding": "identity", **self._authorization()}
         if offset:
             headers["Range"] = f"bytes={offset}-"
@@ -111,12 +112,15 @@ class AitkPeer:
             headers["If-Match"] = model.etag
         try:
             url = f"{self.url}{_MODELS}{quote(model.model_path)}"
-            async with http.stream("GET", url, headers=headers) as answer:
-                _require_bytes(answer, model, offset)
-                async for piece in answer.aiter_raw():
+            async with answer_to_get(url, headers) as body, aclosing(body.pieces()) as pieces:
+                _require_bytes(body.answer, model, offset)
+                async for piece in pieces:
+                    offset += len(piece)
                     yield piece
-        except httpx.TransportError as error:
+        except READING_ERRORS as error:
             raise self._silent(type(error).__name__) from error
+        if offset < model.size_bytes:
+            raise self._silent("the connection ended early")
 
     async def _opened(self) -> tuple[ToolClient, httpx.AsyncClient]:
         async with self._opening:
@@ -186,27 +190,25 @@ def _is_loopback(host: str | None) -> bool:
         return False
 
 
-def _require_bytes(answer: httpx.Response, model: PeerModel, offset: int) -> None:
-    if answer.status_code in (_PRECONDITION_FAILED, 404):
+def _require_bytes(answer: HTTPResponse, model: PeerModel, offset: int) -> None:
+    if answer.status in (_PRECONDITION_FAILED, 404):
         raise SourceChanged
     span = answer.headers.get("content-range", "")
-    is_part = (
-        answer.status_code == 206 and span.startswith(f"bytes {offset}-") and span.endswith(f"/{model.size_bytes}")
-    )
-    is_whole = answer.status_code == 200 and answer.headers.get("content-length") == str(model.size_bytes)
+    is_part = answer.status == 206 and span.startswith(f"bytes {offset}-") and span.endswith(f"/{model.size_bytes}")
+    is_whole = answer.status == 200 and answer.headers.get("content-length") == str(model.size_bytes)
     if is_part if offset else is_whole:
         return
-    if answer.status_code in (200, 206, 416):
+    if answer.status in (200, 206, 416):
         # Another length: without a tag, this is how it shows.
         raise SourceChanged
-    if answer.status_code >= 500 or answer.status_code == 429:
+    if answer.status >= 500 or answer.status == 429:
         raise BackendUnavailable(
-            f"aitk_mcp answered {answer.status_code} for `{model.model_path}`.",
+            f"aitk_mcp answered {answer.status} for `{model.model_path}`.",
             hint="Call again in a moment: what has come is kept.",
-            details={"http_status": answer.status_code},
+            details={"http_status": answer.status},
         )
     raise BackendRejected(
-        f"aitk_mcp answered {answer.status_code} for the bytes of `{model.model_path}`.",
+        f"aitk_mcp answered {answer.status} for the bytes of `{model.model_path}`.",
         hint="Its log has the cause.",
-        details={"http_status": answer.status_code},
+        details={"http_status": answer.status},
     )
