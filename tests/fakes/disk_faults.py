@@ -30,7 +30,7 @@ def largest_file(size_bytes: int) -> Generator[None]:
 
 
 class FaultAt:
-    """Call `act` at the n-th effect of any thread that starts from now on; once."""
+    """Call `act` at the n-th effect of any thread that starts from now on; once. `effect` is the function it was."""
 
     def __init__(self, nth: int, act: Callable[[], None], *, after: bool = False, only_writing: bool = False) -> None:
         self._left = nth
@@ -38,6 +38,7 @@ class FaultAt:
         self._event = "c_return" if after else "c_call"
         self._effects = _WRITING if only_writing else _EFFECTS
         self._lock = threading.Lock()
+        self.effect: Any = None
         threading.setprofile(self._watch)
 
     @property
@@ -52,6 +53,7 @@ class FaultAt:
             self._left -= 1
             is_now = self._left == 0
         if is_now:
+            self.effect = arg
             self._act()
 
     def _is_effect(self, function: Any) -> bool:

@@ -19,6 +19,7 @@ LOCK = "lock"
 PART = "data.part"
 MANIFEST = "manifest.json"
 RECEIPT = "receipt.json"
+UNVERIFIED = "unverified"
 # macOS has no fdatasync; where it exists it saves the write of the modification time.
 _sync_data = getattr(os, "fdatasync", os.fsync)
 
@@ -93,14 +94,14 @@ class UploadFolder:
             return None
 
     def size_bytes(self) -> int | None:
-        """Return the size of the part, or None when there is no part."""
+        """Return how many bytes of the part count, or None when there is no part."""
         try:
-            return self.part.stat().st_size
+            return self._counting(self.part.stat().st_size)
         except FileNotFoundError:
             return None
 
     def durable_bytes(self) -> int | None:
-        """Return the size of the part after making that much of it durable; None when there is no part.
+        """Return how many bytes of the part count after making them durable; None when there is no part.
 
         Who tells a caller that bytes have arrived acknowledges them, also those that another process wrote and could
         not make durable before it died.
@@ -113,9 +114,48 @@ class UploadFolder:
         try:
             size = os.fstat(handle).st_size
             _sync_data(handle)
+            # Bytes that were discarded meanwhile do not count either.
+            return min(self._counting(size), os.fstat(handle).st_size)
         finally:
             os.close(handle)
-        return size
+
+    def _counting(self, size_bytes: int) -> int:
+        # Looked at after the size: what grows later is not in it, and what grew before is marked until it is verified.
+        verified_bytes = self.unverified_from()
+        return size_bytes if verified_bytes is None else min(size_bytes, verified_bytes)
+
+    def unverified_from(self) -> int | None:
+        """Return where bytes begin that do not count, because their checksum was not compared yet; None without any."""
+        try:
+            boot, _, offset = (self.path / UNVERIFIED).read_text("ascii").partition(" ")
+        except FileNotFoundError:
+            return None
+        # After a power cut the note may be back that was removed before an answer: it must not unsay that answer.
+        return int(offset) if boot == str(boot_id()) and offset.isdecimal() else None
+
+    def doubt(self, offset: int) -> None:
+        """Let what is appended from `offset` on not count, also when this process dies; a power cut ends the doubt.
+
+        After that nothing is believed without a digest anyhow.
+        """
+        note = self.path / f"{UNVERIFIED}.tmp"
+        note.write_text(f"{boot_id()} {offset}", "ascii")
+        note.replace(self.path / UNVERIFIED)
+
+    def trust(self) -> None:
+        """Let everything that was appended count."""
+        (self.path / UNVERIFIED).unlink(missing_ok=True)
+        if boot_id() is None:
+            sync_directory(self.path)
+
+    def discard_unverified(self) -> bool:
+        """Cut off what does not count; returns whether there was any."""
+        offset = self.unverified_from()
+        if offset is None:
+            return False
+        self.cut(offset)
+        self.trust()
+        return True
 
     def begin(self, manifest: Manifest) -> None:
         """Create an empty part and then the manifest."""
@@ -127,20 +167,22 @@ class UploadFolder:
     def append(self, offset: int, pieces: Sequence[bytes]) -> None:
         """Write bytes at the end of the part, which is at `offset`; they are not durable yet.
 
-        On a failure the part is as long as `offset` again where the disk allows it, and else a little longer, by bytes
-        that are right.
+        After a failure the part may be longer, by bytes that are right: somebody may have heard of them already.
         """
-        try:
-            write_at(self.part, offset, pieces)
-        except OSError:
-            with suppress(OSError):
-                os.truncate(self.part, offset)
-            raise
+        write_at(self.part, offset, pieces)
 
     def append_durably(self, offset: int, pieces: Sequence[bytes]) -> None:
-        """Do as `append` does, and wait until the disk has the bytes."""
+        """Do as `append` does, and wait until the disk has the bytes; discard them when it does not confirm that.
+
+        Asked once more, it would say that it has everything.
+        """
         self.append(offset, pieces)
-        self.durable_bytes()
+        try:
+            self.durable_bytes()
+        except OSError:
+            with suppress(OSError):
+                self.cut(offset)
+            raise
 
     def holds(self, offset: int, data: bytes) -> bool:
         """Return whether the part has these very bytes at `offset`."""
@@ -149,10 +191,11 @@ class UploadFolder:
             return part.read(len(data)) == data
 
     def cut(self, size_bytes: int) -> None:
-        """Shorten the part to this size, durably."""
+        """Shorten the part to this size, durably, if it is longer."""
         with self.part.open("rb+") as part:
-            part.truncate(size_bytes)
-            os.fsync(part.fileno())
+            if os.fstat(part.fileno()).st_size > size_bytes:
+                part.truncate(size_bytes)
+                os.fsync(part.fileno())
 
     def touch(self) -> None:
         """Note that somebody still cares for this upload, so that its age begins anew."""
@@ -184,7 +227,8 @@ class UploadFolder:
         """
         entries = list(self.path.iterdir())
         if any(
-            entry.name not in (LOCK, PART, MANIFEST, RECEIPT) and not entry.name.endswith(".tmp") for entry in entries
+            entry.name not in (LOCK, PART, MANIFEST, RECEIPT, UNVERIFIED) and not entry.name.endswith(".tmp")
+            for entry in entries
         ):
             return None
         try:

@@ -81,7 +81,7 @@ class Incoming:
                 try:
                     await self._write(self._offset, batch)
                 except ToolError as refusal:
-                    self._refusal = refusal
+                    self._refusal = self._refusal or refusal
                     return
                 size = sum(map(len, batch))
                 self._offset += size

@@ -6,6 +6,7 @@ from contextlib import suppress
 from threading import Lock
 
 from mcp_toolserver.base64_content import decode_base64
+from mcp_toolserver.errors import NotFound
 from mcp_toolserver.uploads.digests import RunningDigests, require_chunk_digest
 from mcp_toolserver.uploads.folder import HeldUpload, Manifest
 from mcp_toolserver.uploads.limits import OpenUploads, UploadLimits
@@ -98,22 +99,37 @@ class UploadSteps:
     def append_pieces(self, upload_id: str, offset: int, pieces: Sequence[bytes]) -> None:
         """Append bytes at `offset`, not yet durable; raises Conflict when that is not where the upload ends."""
         with self.held(upload_id) as held:
-            self.append_to(held, upload_id, offset, pieces)
+            manifest = self._require_end(held, upload_id, offset)
+            require_room(manifest.plan, offset + sum(map(len, pieces)))
+            self.append(held, manifest, offset, pieces, durable=False)
 
-    def append_to(self, held: HeldUpload, upload_id: str, offset: int, pieces: Sequence[bytes]) -> None:
-        """Do as `append_pieces` does, for who holds the lock already."""
-        manifest = self.require_end(held, upload_id, offset)
+    def begin_unverified(self, held: HeldUpload, upload_id: str, offset: int) -> Manifest:
+        """Let what comes from `offset` on not count for now; raises Conflict when the upload does not end there."""
+        manifest = self._require_end(held, upload_id, offset)
+        held.doubt(offset)
+        return manifest
+
+    def append_unverified(self, held: HeldUpload, manifest: Manifest, offset: int, pieces: Sequence[bytes]) -> None:
+        """Append bytes that do not count yet, to an upload that is held since `begin_unverified`."""
         require_room(manifest.plan, offset + sum(map(len, pieces)))
         self.append(held, manifest, offset, pieces, durable=False)
 
-    def require_end(self, held: HeldUpload, upload_id: str, offset: int) -> Manifest:
-        """Return what was started; raises Conflict when the upload does not end at `offset`."""
+    def discard_unverified(self, held: HeldUpload, upload_id: str) -> None:
+        """Cut off what does not count, if there is any."""
+        if held.discard_unverified():
+            self.digests.forget(upload_id)
+
+    def _require_end(self, held: HeldUpload, upload_id: str, offset: int) -> Manifest:
         progress = self.open_for_more(held, upload_id)
         require_offset(progress.manifest.plan, progress.received_bytes, offset)
         return progress.manifest
 
     def open_for_more(self, held: HeldUpload, upload_id: str) -> UploadProgress:
-        """Return how far an upload is that may still get bytes; raises NotFound, or Conflict once it is published."""
+        """Return how far an upload is that may still get bytes; raises NotFound, or Conflict once it is published.
+
+        What a dead process left unverified is cut off.
+        """
+        self.discard_unverified(held, upload_id)
         progress = progress_of(held, durable=False)
         if progress is None:
             raise absent(upload_id)
@@ -141,14 +157,23 @@ class UploadSteps:
                 written.result()
         except OSError:
             self.digests.forget(manifest.upload_id)
-            with suppress(OSError):
-                held.cut(offset)
             raise
 
-    def cut_back(self, held: HeldUpload, upload_id: str, offset: int) -> None:
-        """Discard what lies behind `offset`."""
-        self.digests.forget(upload_id)
-        held.cut(offset)
+    def confirm(self, upload_id: str, offset: int) -> UploadProgress:
+        """Return how far an upload is once the disk has what was appended from `offset` on; it had the rest before.
+
+        What the disk refuses to confirm is discarded: asked once more, it would say that it has everything.
+        """
+        try:
+            progress = progress_of(self._store.look(upload_id))
+        except OSError:
+            self.digests.forget(upload_id)
+            with suppress(OSError, NotFound), self.held(upload_id) as held:
+                held.cut(offset)
+            raise
+        if progress is None:
+            raise absent(upload_id)
+        return progress
 
     def abort(self, upload_id: str) -> UploadProgress:
         """Drop an upload; returns how far it was."""

@@ -22,7 +22,16 @@ from mcp_toolserver.uploads.digests import expected_sha256, require_sha256
 from mcp_toolserver.uploads.folder import HeldUpload, Manifest, Receipt, boot_id
 from mcp_toolserver.uploads.incoming import Incoming
 from mcp_toolserver.uploads.limits import UploadLimits
-from mcp_toolserver.uploads.plan import Event, State, absent, incomplete, require, require_offset, require_room
+from mcp_toolserver.uploads.plan import (
+    Event,
+    State,
+    absent,
+    incomplete,
+    require,
+    require_offset,
+    require_room,
+    state_of,
+)
 from mcp_toolserver.uploads.progress import StartUpload, UploadProgress, canonical, progress_of
 from mcp_toolserver.uploads.steps import Inspect, UploadSteps
 from mcp_toolserver.uploads.store import UploadStore, disk_errors
@@ -137,10 +146,10 @@ class Uploads:
                 async with self._turn(upload_id):
                     await self._thread(self._steps.append_pieces, upload_id, position, pieces)
 
-            await Incoming(write, partial(self.find, upload_id), offset).take(body)
-        else:
-            await self._receive_checked(upload_id, offset, body, checksum)
-        return await self.status(upload_id)
+            confirm = partial(self._thread, self._steps.confirm, upload_id, offset)
+            await Incoming(write, confirm, offset).take(body)
+            return await confirm()
+        return await self._receive_checked(upload_id, offset, body, checksum)
 
     async def abort(self, upload_id: str) -> UploadProgress:
         """Drop an upload and its bytes; returns how far it was. Raises NotFound, and Conflict once it is published."""
@@ -220,28 +229,28 @@ class Uploads:
 
     async def _receive_checked(
         self, upload_id: str, offset: int, body: AsyncIterator[bytes], checksum: Checksum
-    ) -> None:
+    ) -> UploadProgress:
         # Until they are verified, nobody shall build on these bytes: the lock is held for the whole body.
         async with self._turn(upload_id, wait=False):
             held = await self._thread(self._store.hold, upload_id, wait=False)
             if held is None:
                 raise _locked(upload_id)
             with held:
-                await self._thread(self._steps.require_end, held, upload_id, offset)
+                manifest = await self._thread(self._steps.begin_unverified, held, upload_id, offset)
 
                 async def write(position: int, pieces: Sequence[bytes]) -> None:
-                    await self._thread(self._steps.append_to, held, upload_id, position, pieces)
+                    await self._thread(self._steps.append_unverified, held, manifest, position, pieces)
                     await self._thread(checksum.update, pieces)
 
-                intact = False
                 try:
-                    await Incoming(write, partial(self._thread, held.durable_bytes), offset).take(body)
+                    end = await Incoming(write, partial(self._thread, held.durable_bytes), offset).take(body)
                     checksum.require()
-                    intact = True
+                    await self._thread(held.durable_bytes)
+                    await self._thread(held.trust)
+                    return UploadProgress(manifest, state_of(manifest.plan, end, has_receipt=False), end)
                 finally:
-                    if not intact:
-                        with CancelScope(shield=True):
-                            await self._thread(self._steps.cut_back, held, upload_id, offset)
+                    with CancelScope(shield=True):
+                        await self._thread(self._steps.discard_unverified, held, upload_id)
 
     async def _known(self, held: HeldUpload, upload_id: str) -> UploadProgress:
         progress = await self._thread(progress_of, held)

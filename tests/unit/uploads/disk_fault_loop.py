@@ -19,6 +19,7 @@ import numpy as np
 
 from comfy_mcp.loras.uploads import LoraUploads
 from mcp_toolserver.errors import Forbidden, InsufficientStorage
+from mcp_toolserver.uploads.checksums import Checksum
 from mcp_toolserver.uploads.past_cache import BLOCK_BYTES, WORTH_IT_BYTES
 from mcp_toolserver.uploads.plan import State
 from mcp_toolserver.uploads.progress import StartUpload
@@ -73,7 +74,9 @@ async def upload(loras: Path, data: bytes, told: Ledger) -> None:
         received = progress.received_bytes
         if received % chunk_bytes == 0:
             end = min(len(data), received + chunk_bytes // 2)
-            progress = await store.receive(UPLOAD_ID, received, pieces(data[received:end]))
+            digest = encoded(hashlib.sha256(data[received:end]).digest())
+            checksum = Checksum(f"sha256 {digest}") if received == 0 else None
+            progress = await store.receive(UPLOAD_ID, received, pieces(data[received:end]), checksum=checksum)
         else:
             index = progress.next_chunk_index
             chunk = data[index * chunk_bytes : (index + 1) * chunk_bytes]
@@ -84,12 +87,17 @@ async def upload(loras: Path, data: bytes, told: Ledger) -> None:
     assert done.lora.supplied == {"trained": "today"}
 
 
-async def upload_in_spite(error: type[Exception], loras: Path, data: bytes, told: Ledger) -> None:
+async def upload_in_spite(at: FaultAt, error: type[Exception], loras: Path, data: bytes, told: Ledger) -> None:
     """Upload, and once more after the error that the fault is to become; any other is a defect."""
     try:
         await upload(loras, data, told)
     except error:
         assert visible(loras) in ({}, {"cat.safetensors": data})
+        store = await LoraUploads(library_over([loras])).uploads()
+        progress = await store.find(UPLOAD_ID)
+        received = progress.received_bytes if progress else 0
+        assert received >= told.received_bytes
+        assert at.effect is not os.fdatasync or received == told.received_bytes, "bytes count that nothing confirmed"
         await upload(loras, data, told)
 
 
@@ -129,7 +137,7 @@ def with_fault(fault: str, nth: int, loras: Path, data: bytes, told: Ledger) -> 
     else:
         code = errno.ENOSPC if fault == "full" else errno.EROFS
         at = FaultAt(nth, partial(refuse, code), only_writing=True)
-        anyio.run(upload_in_spite, InsufficientStorage if fault == "full" else Forbidden, loras, data, told)
+        anyio.run(upload_in_spite, at, InsufficientStorage if fault == "full" else Forbidden, loras, data, told)
     return 0 if at.happened else 3
 
 

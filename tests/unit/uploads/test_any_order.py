@@ -137,15 +137,27 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(torn=st.integers(0, 12))
     def die_while_writing(self, torn: int) -> None:
         torn = min(torn, len(self.data) - self.received)
+        # As everybody does before appending.
+        self.place.store.look(UPLOAD_ID).discard_unverified()
         with self.place.part.open("ab") as part:
             part.write(self.data[self.received : self.received + torn])
         self.received += torn
         self.place.reopen()
 
     @precondition(lambda self: self.is_open and self.received < len(self.data))
+    @rule(torn=st.binary(max_size=12))
+    def die_before_a_checksum_is_compared(self, torn: bytes) -> None:
+        self.place.store.look(UPLOAD_ID).doubt(self.received)
+        with self.place.part.open("ab") as part:
+            part.write(torn)
+        self.place.reopen()
+
+    @precondition(lambda self: self.is_open and self.received < len(self.data))
     @rule(torn=st.integers(0, 12))
     def lose_power_while_writing(self, torn: int) -> None:
         torn = min(torn, len(self.data) - self.received)
+        # As everybody does before appending.
+        self.place.store.look(UPLOAD_ID).discard_unverified()
         with self.place.part.open("ab") as part:
             part.write(bytes(torn))
         if self.is_intact and self.data[self.received : self.received + torn] != bytes(torn):

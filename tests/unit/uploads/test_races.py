@@ -107,7 +107,7 @@ async def test_a_stream_that_hangs_does_not_keep_its_caller_from_going_on(place:
 
     async def hanging() -> AsyncIterator[bytes]:
         yield data[:BATCH_BYTES]
-        while (await place.uploads.status(UPLOAD_ID)).received_bytes == 0:
+        while (await place.uploads.status(UPLOAD_ID)).received_bytes < BATCH_BYTES:
             await anyio.lowlevel.checkpoint()
         is_written.set()
         await may_go_on.wait()
@@ -127,13 +127,16 @@ async def test_a_stream_that_hangs_does_not_keep_its_caller_from_going_on(place:
 
 
 async def test_nobody_builds_on_bytes_that_may_be_discarded(place: Place) -> None:
-    await start(place)
+    data = bytes(BATCH_BYTES) + DATA
+    await start(place, len(data))
     has_begun, may_go_on = anyio.Event(), anyio.Event()
     wrong = Checksum("sha1 " + encoded(hashlib.sha1(b"else").digest()))
 
     async def doubtful() -> AsyncIterator[bytes]:
+        yield data[:BATCH_BYTES]
+        while (await anyio.to_thread.run_sync(place.part.stat)).st_size < BATCH_BYTES:
+            await anyio.lowlevel.checkpoint()
         has_begun.set()
-        yield DATA[:100]
         await may_go_on.wait()
 
     async def checked() -> None:
@@ -143,11 +146,12 @@ async def test_nobody_builds_on_bytes_that_may_be_discarded(place: Place) -> Non
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(checked)
         await has_begun.wait()
-        right = Checksum("sha1 " + encoded(hashlib.sha1(DATA).digest()))
+        right = Checksum("sha1 " + encoded(hashlib.sha1(data).digest()))
         for rival in (place, Place(place.folder)):
             with pytest.raises(Locked, match="Another request works on") as refused:
-                await rival.uploads.receive(UPLOAD_ID, 0, body(DATA), checksum=right)
+                await rival.uploads.receive(UPLOAD_ID, 0, body(data), checksum=right)
             assert (refused.value.status, refused.value.retryable) == (423, True)
+            assert (await rival.uploads.status(UPLOAD_ID)).received_bytes == 0, "told of what may be discarded"
         may_go_on.set()
     assert (await place.uploads.status(UPLOAD_ID)).received_bytes == 0
 
