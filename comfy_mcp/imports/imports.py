@@ -232,7 +232,7 @@ class Imports:
 
     async def _still_safe(self, model: PeerModel) -> bool:
         # A training that was started since may have looked for links before there was one.
-        now = await self._peer.model(model.model_path)
+        now = await self._peer.model(model.model_path, with_config=False)
         return now.link_safe and now.etag == model.etag
 
     async def _received(self, job: Import, model: PeerModel, name: str, *, from_here: bool) -> LoraInfo:

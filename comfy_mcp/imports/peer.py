@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-import httpx
-import orjson
 from anyio import Lock, to_thread
 from pydantic import SecretStr
 
 from comfy_mcp.imports.reading import READING_ERRORS, answer_to_get
 from mcp_toolserver.client import ToolClient
-from mcp_toolserver.errors import BackendRejected, BackendUnavailable, ToolError
+from mcp_toolserver.errors import BackendRejected, BackendUnavailable, Unauthorized
 
 _SERVER = "aitk_mcp"
 _MODELS = "/models/"
@@ -52,30 +50,39 @@ class AitkPeer:
         self.url = url
         self._is_configured = is_configured
         self._token = token.get_secret_value() if token else None
-        self._clients: tuple[ToolClient, httpx.AsyncClient] | None = None
+        self._client: ToolClient | None = None
         self._opening = Lock()
         self._is_known = False
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Keep connections to the peer while the block runs."""
+        """Keep a connection to the peer while the block runs."""
         try:
             yield
         finally:
-            if self._clients is not None:
-                tools, http = self._clients
-                await tools.__aexit__(None, None, None)
-                await http.aclose()
-                self._clients = None
+            if self._client is not None:
+                await self._client.__aexit__(None, None, None)
+                self._client = None
 
-    async def model(self, model_path: str) -> PeerModel:
+    async def model(self, model_path: str, *, with_config: bool = True) -> PeerModel:
         """Ask for a model; its digest is computed now if nobody asked before.
 
-        Raises NotFound with the closest names, and BackendUnavailable where no aitk_mcp answers.
+        Raises NotFound with the closest names, BackendUnavailable where nobody answers, and BackendRejected where it is
+        no aitk_mcp, or one that wants another token.
         """
-        tools, http = await self._opened()
-        await self._require_aitk(http)
-        told = await tools.call("download-model", {"model_path": model_path, "format": "url"})
+        arguments = {"model_path": model_path, "format": "url", "include_metadata": with_config}
+        try:
+            client = await self._opened()
+            await self._require_aitk(client)
+            told = await client.call("download-model", arguments)
+        except Unauthorized as error:
+            raise BackendRejected(
+                f"The aitk_mcp at {self.url} wants another token than this server was given.",
+                hint="Who runs this server sets COMFY_MCP_AITK_TOKEN to the token of aitk_mcp.",
+                details={"url": self.url, "setting": "COMFY_MCP_AITK_TOKEN"},
+            ) from error
+        except BackendUnavailable as error:
+            raise self._silent(error.message) from error
         return PeerModel(
             model_path=told["model_path"],
             filename=told["filename"],
@@ -105,7 +112,8 @@ class AitkPeer:
 
         Raises SourceChanged where they are others by now, and BackendUnavailable where the connection breaks.
         """
-        headers = {"Accept-Encoding": "identity", **self._authorization()}
+        authorization = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        headers = {"Accept-Encoding": "identity", **authorization}
         if offset:
             headers["Range"] = f"bytes={offset}-"
         if model.etag is not None:
@@ -118,69 +126,43 @@ class AitkPeer:
                     offset += len(piece)
                     yield piece
         except READING_ERRORS as error:
-            raise self._silent(type(error).__name__) from error
+            raise self._silent(f"the connection broke ({type(error).__name__}).") from error
         if offset < model.size_bytes:
-            raise self._silent("the connection ended early")
+            raise self._silent("the connection ended early.")
 
-    async def _opened(self) -> tuple[ToolClient, httpx.AsyncClient]:
+    async def _opened(self) -> ToolClient:
         async with self._opening:
-            if self._clients is None:
-                # Each reads the certificates of the system, which takes long enough to hold up everybody else.
-                self._clients = await to_thread.run_sync(self._open)
-            return self._clients
+            if self._client is None:
+                # It reads the certificates of the system, which takes long enough to hold up everybody else.
+                self._client = await to_thread.run_sync(ToolClient, self.url, self._token)
+            return self._client
 
-    def _open(self) -> tuple[ToolClient, httpx.AsyncClient]:
-        is_here = _is_loopback(urlsplit(self.url).hostname)
-        http = httpx.AsyncClient(timeout=httpx.Timeout(60.0, connect=5.0), trust_env=not is_here)
-        return ToolClient(self.url, self._token), http
-
-    async def _require_aitk(self, http: httpx.AsyncClient) -> None:
+    async def _require_aitk(self, client: ToolClient) -> None:
         if self._is_known:
             return
         try:
-            answer = await http.get(f"{self.url}/mcp/version", headers=self._authorization())
-        except httpx.TransportError as error:
-            raise self._silent(type(error).__name__) from error
-        self._is_known = answer.is_success and _name_in(answer.content) == _SERVER
+            name = (await client.version())["server"]
+        except BackendRejected:
+            name = None
+        self._is_known = name == _SERVER
         if not self._is_known:
-            raise self._stranger(answer.status_code)
-
-    def _authorization(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+            raise BackendRejected(
+                f"What answers at {self.url} is no aitk_mcp{f', but {name}' if name else ''}.",
+                hint="Who runs this server sets COMFY_MCP_AITK_URL to the address of aitk_mcp.",
+                details={"url": self.url, "setting": "COMFY_MCP_AITK_URL"},
+            )
 
     def _silent(self, reason: str) -> BackendUnavailable:
         if self._is_configured or self._is_known:
-            said = f"The aitk_mcp at {self.url} does not answer ({reason})."
+            said = f"The aitk_mcp at {self.url} cannot be reached: {reason}"
         else:
-            said = f"No aitk_mcp is configured, and none answers at {self.url} ({reason})."
+            said = f"No aitk_mcp is configured, and none answers at {self.url}."
         return BackendUnavailable(
             said,
             hint="Start aitk_mcp and call again: what has come is kept. Where it has another address, who runs this "
             "server sets COMFY_MCP_AITK_URL.",
             details={"url": self.url, "setting": "COMFY_MCP_AITK_URL"},
         )
-
-    def _stranger(self, http_status: int) -> ToolError:
-        details = {"url": self.url, "http_status": http_status, "setting": "COMFY_MCP_AITK_URL"}
-        if http_status in (401, 403):
-            return BackendRejected(
-                f"The server at {self.url} wants a token that this one was not given.",
-                hint="Who runs this server sets COMFY_MCP_AITK_TOKEN to the token of aitk_mcp.",
-                details=details | {"setting": "COMFY_MCP_AITK_TOKEN"},
-            )
-        return BackendRejected(
-            f"What answers at {self.url} is no aitk_mcp.",
-            hint="Who runs this server sets COMFY_MCP_AITK_URL to the address of aitk_mcp.",
-            details=details,
-        )
-
-
-def _name_in(version: bytes) -> object:
-    try:
-        told: Any = orjson.loads(version)
-        return told["server"]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return None
 
 
 def _is_loopback(host: str | None) -> bool:

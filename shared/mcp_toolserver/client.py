@@ -59,14 +59,18 @@ class ToolClient:
     async def call(self, tool: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Run a tool and return its result."""
         content = orjson.dumps({"tool": tool, "arguments": arguments or {}})
-        headers = self._headers | {"Content-Type": "application/json"}
-        try:
-            answer = await self._http.post(f"{self.base_url}/mcp/tool", content=content, headers=headers)
-        except httpx.TransportError as error:
-            raise self._translated(error) from error
+        answer = await self._ask("POST", "/mcp/tool", content, {"Content-Type": "application/json"})
         body = _json_of(answer)
         if answer.is_success and body.get("success"):
             return body["result"]
+        raise _error_of(answer, body)
+
+    async def version(self) -> dict[str, Any]:
+        """Return what the server says of itself: its name as `server`, its versions, its backend."""
+        answer = await self._ask("GET", "/mcp/version")
+        body = _json_of(answer)
+        if answer.is_success and "server" in body:
+            return body
         raise _error_of(answer, body)
 
     async def fetch(self, url: str, part: Path, *, report: Report = unheard) -> Fetched:
@@ -85,6 +89,16 @@ class ToolClient:
                 return Fetched(
                     size_bytes=received.size_bytes, received_bytes=received.received_bytes, sha256=_digest_of(answer)
                 )
+        except httpx.TransportError as error:
+            raise self._translated(error) from error
+
+    async def _ask(
+        self, method: str, path: str, content: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        try:
+            return await self._http.request(
+                method, f"{self.base_url}{path}", content=content, headers={**self._headers, **(headers or {})}
+            )
         except httpx.TransportError as error:
             raise self._translated(error) from error
 
