@@ -1,7 +1,7 @@
 """Call the tools of a server over REST, and fetch its files, with its errors raised as what they are."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -92,8 +92,24 @@ class ToolClient:
         except httpx.TransportError as error:
             raise self._translated(error) from error
 
+    async def send(
+        self, method: str, path: str, headers: Mapping[str, str], content: AsyncIterable[bytes] | None = None
+    ) -> Mapping[str, str]:
+        """Make a request beside the tools, such as one of tus, and return the headers of its answer.
+
+        Raises as `call` does; what `content` raises passes through.
+        """
+        answer = await self._ask(method, path, content, headers)
+        if not answer.is_success:
+            raise _error_of(answer, _json_of(answer))
+        return answer.headers
+
     async def _ask(
-        self, method: str, path: str, content: bytes | None = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        content: bytes | AsyncIterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         try:
             return await self._http.request(
