@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from mcp_toolserver.errors import Conflict, InvalidArguments
-from mcp_toolserver.files import safe_relative
 from mcp_toolserver.tools import Report, unheard
 from mcp_toolserver.uploads.folder import Manifest
+from mcp_toolserver.uploads.names import sent_name
 from mcp_toolserver.uploads.progress import StartUpload, UploadProgress
 from mcp_toolserver.uploads.store import UploadStore
 from mcp_toolserver.uploads.uploads import TakenUpload, Uploads
@@ -28,7 +28,7 @@ class ZipUploads:
 
     async def start(self, request: StartUpload) -> UploadProgress:
         """Begin or resume an upload; raises InvalidArguments for a name that is not a zip's."""
-        path = safe_relative(request.filename)
+        path = sent_name(request.filename)
         if path.suffix.lower() != ".zip":
             better = f"{path.stem}.zip"
             raise InvalidArguments(

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from comfy_mcp.loras.folder import PICKLE_EXTENSIONS
 from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, closest
-from mcp_toolserver.files import safe_relative
+from mcp_toolserver.uploads.names import sent_name
 
 
 def accepted_name(name: str) -> str:
     """Return the name that an uploaded LoRA will have; raises InvalidArguments with a better one."""
-    path = safe_relative(name)
+    path = sent_name(name)
     extension = path.suffix.lower()
     if extension == ".safetensors":
         return path.as_posix()

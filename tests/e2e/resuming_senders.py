@@ -143,9 +143,11 @@ class Chunks(Sender):
 
 
 async def patched(http: httpx.AsyncClient, sender: Sender) -> int:
-    """Send a piece by tus; returns how many bytes have arrived then."""
+    """Send a piece by tus, at times with its checksum; returns how many bytes have arrived then."""
     data = sender.data[sender.acknowledged : sender.acknowledged + sender.chance.randint(1, 6 * CHUNK)]
     headers = {**TUS, "Content-Type": "application/offset+octet-stream", "Upload-Offset": str(sender.acknowledged)}
+    if sender.chance.random() < 0.5:
+        headers["Upload-Checksum"] = f"sha256 {base64.b64encode(hashlib.sha256(data).digest()).decode()}"
     answer = await http.patch(f"/uploads/{sender.upload_id}", headers=headers, content=data)
     assert answer.status_code == 204, answer.text
     return int(answer.headers["Upload-Offset"])

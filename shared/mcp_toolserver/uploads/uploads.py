@@ -339,6 +339,7 @@ def _require_same_boot(manifest: Manifest) -> None:
         raise Conflict(
             f"The machine was started anew during upload `{manifest.upload_id}`, and no digest says whether the last "
             "bytes before that reached the disk.",
-            hint="Finish with the `sha256` of the file; if it differs, abort and send the file again.",
+            hint="Finish or import it with the `sha256` of the file. If that differs, or nobody knows it, drop this"
+            " upload (tus: DELETE) and send the file again; a `sha256` given at the start spares that.",
             details={"upload_id": manifest.upload_id, "field": "sha256"},
         )
