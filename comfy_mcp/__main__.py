@@ -16,6 +16,7 @@ def main() -> None:
     parser.add_argument("--backend", choices=("auto", "comfyui", "embedded"), help="what renders (auto)")
     parser.add_argument("--comfyui-api-url", help="address of ComfyUI")
     parser.add_argument("--comfyui-dir", help="folder of ComfyUI on this machine")
+    parser.add_argument("--aitk-url", help="address of the aitk_mcp that LoRAs are imported from")
     options = parser.parse_args()
 
     from pydantic import ValidationError

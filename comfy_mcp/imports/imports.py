@@ -257,7 +257,9 @@ class Imports:
         try:
             done = await self._uploads.finish(upload_id, sha256=None, verify_checksum=True)
         except DigestMismatch:
-            # These bytes will never be the right ones.
+            # These bytes will never be the right ones: a trainer wrote them anew, or somebody on the way did.
+            if (await self._peer.model(model.model_path, with_config=False)).sha256 != model.sha256:
+                raise SourceChanged from None
             await self._uploads.abort(upload_id)
             raise
         return done.lora

@@ -1,11 +1,12 @@
 """import-lora from an aitk_mcp on a real socket: what arrives, by which way, and what is refused."""
 
+import asyncio
 import json
 import os
+import threading
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-import anyio
 import pytest
 from starlette.applications import Starlette
 
@@ -107,12 +108,11 @@ async def test_progress_is_told(pair: Pair) -> None:
 
 
 async def test_a_wait_that_runs_out_loses_nothing(pair: Pair) -> None:
-    going_on = anyio.Event()
+    going_on = threading.Event()
 
     async def hold(sent: int) -> None:
         if sent:
-            while not going_on.is_set():
-                await anyio.sleep(0.005)
+            await asyncio.to_thread(going_on.wait)
 
     pair.road.at_piece = hold
     first = await pair.bring(method="pull", wait_s=0)
@@ -130,11 +130,10 @@ async def test_a_wait_that_runs_out_loses_nothing(pair: Pair) -> None:
 
 async def test_two_models_under_one_name_at_once_are_refused(pair: Pair) -> None:
     save_model(pair.outputs, lora_bytes(1000, seed=2), "dog")
-    going_on = anyio.Event()
+    going_on = threading.Event()
 
     async def hold(sent: int) -> None:
-        while not going_on.is_set():
-            await anyio.sleep(0.005)
+        await asyncio.to_thread(going_on.wait)
 
     pair.road.at_piece = hold
     while (await pair.bring(method="pull", wait_s=0.01))["filename"] is None:
