@@ -1,6 +1,5 @@
 """tus 1.0 at `/uploads`, as any tus client speaks it: over real sockets, into a real loras folder."""
 
-import base64
 import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -18,52 +17,7 @@ from tusclient.uploader.uploader import Uploader
 
 from tests.servers.lora_server import lora_server
 from tests.servers.loras import flux
-
-TUS = {"Tus-Resumable": "1.0.0"}
-BODY = {**TUS, "Content-Type": "application/offset+octet-stream"}
-
-
-def b64(data: bytes | str) -> str:
-    return base64.b64encode(data.encode() if isinstance(data, str) else data).decode()
-
-
-def metadata(**pairs: str) -> str:
-    return ",".join(f"{key} {b64(value)}".strip() for key, value in pairs.items())
-
-
-class Tus:
-    """A server over one loras folder, and a client that leaves everything to the test."""
-
-    def __init__(self, url: str, folder: Path, http: httpx.AsyncClient) -> None:
-        self.url = url
-        self.folder = folder
-        self.http = http
-
-    async def created(self, size: int, **pairs: str) -> str:
-        """Create an upload; returns its address."""
-        told = metadata(**{"filename": "cat.safetensors", **pairs})
-        headers = {**TUS, "Upload-Length": str(size), "Upload-Metadata": told}
-        answer = await self.http.post(f"{self.url}/uploads", headers=headers)
-        assert answer.status_code == 201, answer.text
-        assert parsedate_to_datetime(answer.headers["Upload-Expires"])
-        return answer.headers["Location"]
-
-    async def patch(self, where: str, offset: int, data: bytes, **headers: str) -> httpx.Response:
-        return await self.http.patch(where, content=data, headers={**BODY, "Upload-Offset": str(offset), **headers})
-
-    async def offset(self, where: str) -> int:
-        answer = await self.http.head(where, headers=TUS)
-        assert answer.status_code == 200
-        assert answer.headers["Cache-Control"] == "no-store"
-        return int(answer.headers["Upload-Offset"])
-
-    async def tool(self, tool: str, **arguments: Any) -> dict[str, Any]:
-        answer = await self.http.post(f"{self.url}/mcp/tool", json={"tool": tool, "arguments": arguments})
-        assert answer.status_code == 200, answer.text
-        return answer.json()["result"]
-
-    def names(self) -> list[str]:
-        return [path.name for path in self.folder.iterdir() if not path.name.startswith(".")]
+from tests.servers.tus_caller import BODY, TUS, Tus, b64, metadata, refused
 
 
 @pytest.fixture
@@ -85,16 +39,6 @@ async def tus(folder: Path, tmp_path: Path, serve: Callable[[ASGIApp], str]) -> 
     """Serve the folder."""
     async with httpx.AsyncClient(timeout=30) as http:
         yield Tus(serve(lora_server(folder, tmp_path / "cache.sqlite")), folder, http)
-
-
-def refused(answer: httpx.Response, status: int, words: str) -> dict[str, Any]:
-    """Check a refusal: its status, our envelope, and what it names."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["Tus-Resumable"] == "1.0.0"
-    error = answer.json()["error"]
-    assert words in error["message"]
-    assert error["hint"]
-    return error
 
 
 async def test_what_is_spoken_is_told_without_a_version(tus: Tus) -> None:
@@ -226,6 +170,27 @@ async def test_a_server_that_died_before_the_installation_makes_it_good_when_ask
     tus.url = serve(lora_server(tus.folder, tmp_path / "other.sqlite"))
     assert await tus.offset(f"{tus.url}/uploads/{upload_id}") == len(lora)
     assert (tus.folder / "cat.safetensors").read_bytes() == lora
+
+
+async def test_after_a_restart_of_the_machine_only_a_digest_installs_it_and_that_is_said(tus: Tus, lora: bytes) -> None:
+    digest = hashlib.sha256(lora).hexdigest()
+    for name, given in (("a.safetensors", {}), ("b.safetensors", {"sha256": digest})):
+        where = await tus.created(len(lora), filename=name, **given)
+        await tus.patch(where, 0, lora[:1000])
+        manifest = tus.folder / ".uploads" / where.rpartition("/")[2] / "manifest.json"
+        manifest.write_text(json.dumps(json.loads(manifest.read_bytes()) | {"boot_id": "an earlier run"}))
+        assert await tus.offset(where) == 1000, "what arrived before still counts"
+        answer = await tus.patch(where, 1000, lora[1000:])
+        if given:
+            assert answer.status_code == 204
+        else:
+            hint = refused(answer, 409, "was started anew")["hint"]
+            assert "with the `sha256`" in hint
+            assert "tus: DELETE" in hint
+            assert (await tus.http.head(where, headers=TUS)).status_code == 409, "its client must not be content"
+            done = await tus.tool("upload-lora-chunked-finish", upload_id=where.rpartition("/")[2], sha256=digest)
+            assert done["checksum_verified"]
+        assert (tus.folder / name).read_bytes() == lora
 
 
 async def test_an_upload_may_wait_for_its_finish(tus: Tus, lora: bytes) -> None:

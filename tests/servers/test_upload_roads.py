@@ -110,14 +110,18 @@ async def test_an_upload_gets_through_a_few_bytes_at_a_time(
     assert (folder / "cat.safetensors").read_bytes() == data
 
 
-async def test_sixty_four_uploads_at_once_by_every_way_over_two_servers(
+async def test_sixty_four_uploads_at_once_by_every_way_with_digests_over_two_servers(
     url: str, folder: Path, tmp_path: Path, serve: Callable[[ASGIApp], str]
 ) -> None:
     data = write(tmp_path / "source.safetensors", pairs(TINY, rank=32)).read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
     other_url = serve(lora_server(folder, tmp_path / "other.sqlite"))
 
     async def by_tus(http: httpx.AsyncClient, name: str) -> None:
-        told = f"filename {base64.b64encode(name.encode()).decode()}"
+        told = ",".join(
+            f"{key} {base64.b64encode(value.encode()).decode()}"
+            for key, value in {"filename": name, "sha256": digest}.items()
+        )
         headers = {**TUS, "Upload-Length": str(len(data)), "Upload-Metadata": told}
         created = await http.post(f"{url}/uploads", headers=headers)
         assert created.status_code == 201, created.text
@@ -133,10 +137,13 @@ async def test_sixty_four_uploads_at_once_by_every_way_over_two_servers(
         for position in range(0, len(data), CHUNK):
             where = url if position % (2 * CHUNK) else other_url
             await send_once(http, where, "chunks", upload_id, data, position)
-        await tool(http, other_url, "upload-lora-chunked-finish", upload_id=upload_id)
+        done = await tool(http, other_url, "upload-lora-chunked-finish", upload_id=upload_id, sha256=digest)
+        assert done["checksum_verified"]
 
     async def whole(http: httpx.AsyncClient, name: str) -> None:
-        await tool(http, url, "upload-lora", filename=name, content=base64.b64encode(data).decode())
+        content = base64.b64encode(data).decode()
+        done = await tool(http, url, "upload-lora", filename=name, content=content, sha256=digest)
+        assert done["checksum_verified"]
 
     ways = (by_tus, by_chunks, whole)
     async with httpx.AsyncClient(timeout=120, limits=httpx.Limits(max_connections=64)) as http:
