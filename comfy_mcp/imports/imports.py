@@ -46,10 +46,14 @@ _STALE_S = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which model is to come, by which way, and under which name; that of the model where it is None."""
+    """Which model is to come, by which way, and under which name; that of the model where it is None.
+
+    With `sha256` (hex) only that state of the model will do.
+    """
 
     model_path: str
     filename: str | None = None
+    sha256: str | None = None
     overwrite: bool = False
     way: Choice = "auto"
 
@@ -156,6 +160,7 @@ class Imports:
     async def _bring(self, job: Import) -> LoraInfo:
         for _ in range(_TRIES):
             model = job.model = await self._peer.model(job.wanted.model_path)
+            self._require_meant(model, job.wanted.sha256)
             name = job.filename = accepted_name(job.wanted.filename or model.filename)
             self._require_own(job)
             job.note()
@@ -175,6 +180,14 @@ class Imports:
             hint="Import it once its training has ended, or a checkpoint, or export it by `export-model` of aitk_mcp.",
             details={"model_path": job.wanted.model_path},
         )
+
+    def _require_meant(self, model: PeerModel, sha256: str | None) -> None:
+        if sha256 not in (None, model.sha256):
+            raise Conflict(
+                f"`{model.model_path}` has the sha256 {model.sha256} at {self._peer.url}, and not {sha256}.",
+                hint="Ask that aitk_mcp by `download-model` for its digest, or leave `sha256` out.",
+                details={"field": "sha256", "value": sha256, "actual_sha256": model.sha256, "url": self._peer.url},
+            )
 
     def _require_own(self, job: Import) -> None:
         for other in self._running.values():

@@ -12,6 +12,7 @@ from comfy_mcp.models.downloads import Downloads
 from comfy_mcp.models.models import LORAS
 from comfy_mcp.tools.jobs import DEFAULT_WAIT_S, LONGEST_WAIT_S
 from comfy_mcp.tools.loras import LoraDetails, details_of
+from comfy_mcp.tools.uploads import Sha256
 from mcp_toolserver.errors import InvalidArguments
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
 
@@ -39,6 +40,9 @@ class ImportLora(Arguments):
     )
     filename: str | None = Field(
         None, description="Name in ComfyUI's loras folder, ending in .safetensors; that of the model when left out."
+    )
+    sha256: Sha256 | None = Field(
+        None, description="Digest of a model in hex: another state of it, or another server's model, is refused."
     )
     overwrite: bool = Field(False, description="Replace a LoRA of the same name that has other bytes.")
     method: Choice = Field(
@@ -92,8 +96,20 @@ def import_tools(imports: Imports, peer: AitkPeer, downloads: Downloads, library
         model_path = args.model_path or (peer.model_path_in(args.url) if args.url else None)
         if model_path is None:
             assert args.url is not None
+            if args.sha256 is not None:
+                raise InvalidArguments(
+                    "`sha256` is for models of aitk_mcp, and is not compared with what comes from the web.",
+                    hint="Leave it out, and compare `sha256` of the answer.",
+                    details={"field": "sha256", "value": args.sha256},
+                )
             return await download(args, args.url, call)
-        wanted = Wanted(model_path=model_path, filename=args.filename, overwrite=args.overwrite, way=args.method)
+        wanted = Wanted(
+            model_path=model_path,
+            filename=args.filename,
+            sha256=args.sha256,
+            overwrite=args.overwrite,
+            way=args.method,
+        )
         return _imported(await imports.bring(wanted, wait_s=args.wait_s, caller=call.caller, report=call.report))
 
     async def download(args: ImportLora, url: str, call: Call) -> LoraImported:

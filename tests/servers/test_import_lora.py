@@ -202,3 +202,18 @@ async def test_a_peer_with_a_token_wants_it(tmp_path: Path, serve: Serve, pair: 
     async with importing(pair.loras, closed, tmp_path / "other.sqlite", token="a secret of sixteen") as tools:
         told = await Pair(pair.outputs, pair.loras, pair.road, closed, tools).bring(method="pull")
     assert told["status"] == "completed"
+
+
+async def test_only_the_state_that_is_meant_comes_in(pair: Pair) -> None:
+    with pytest.raises(Conflict, match="and not 00") as caught:
+        await pair.bring(sha256="00" * 32)
+    assert (caught.value.details["field"], caught.value.details["actual_sha256"]) == ("sha256", sha256(LORA))
+    assert pair.leftovers() == []
+    assert not (pair.loras / "cat.safetensors").exists()
+    assert (await pair.bring(sha256=sha256(LORA).upper()))["checksum_verified"] is True
+
+
+async def test_a_digest_of_what_comes_from_the_web_is_refused(pair: Pair) -> None:
+    with pytest.raises(InvalidArguments, match="not compared") as caught:
+        await pair.bring(url="https://models.example.org/cat.safetensors", sha256="00" * 32)
+    assert caught.value.details["field"] == "sha256"
