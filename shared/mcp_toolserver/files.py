@@ -152,6 +152,8 @@ def _move_to_free_name(part: Path, target: Path) -> None:
             raise _taken(target) from None
         part.replace(target)
         return
+    # A power cut must not take the old name and leave no new one.
+    sync_directory(target.parent)
     part.unlink()
 
 

@@ -17,6 +17,7 @@ class RoughRoad:
 
     After `breaks_after` bytes of a caller's the connection breaks: `cut` ends both sides at once; `half-close` says to
     the server that nothing more comes, and brings its answer; `lose-answer` passes on everything but the answer.
+    What enters while there is a `gate` waits before it, and is overtaken by what comes later.
     """
 
     host: str
@@ -25,6 +26,7 @@ class RoughRoad:
     how: Break = "cut"
     breaks_after: int | None = None
     piece_bytes: int = _PIECE_BYTES
+    gate: asyncio.Event | None = None
     connections: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -32,6 +34,8 @@ class RoughRoad:
         current = asyncio.current_task()
         assert current is not None
         self.connections.add(current)
+        if self.gate is not None:
+            await self.gate.wait()
         inner_reader, inner_writer = await asyncio.open_connection(self.host, self.port)
         answering = asyncio.ensure_future(self._answer(inner_reader, writer))
         try:

@@ -12,13 +12,15 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
+from aitk_mcp.app import create_app
+from tests.servers.aitk import settings_in
 from tests.servers.lora_server import lora_server
 
 IDS = [str(UUID(int=number, version=4)) for number in range(4)]
 TEXTS = ["", "a", "0", "-1", "null", "é\u202e", "../..", "\x00", "a" * 300, "1e400", "%00", " ", "CON"]
-SIZES = [0, 1, 7, 8, 100, 5000, 2**31, 2**52, 2**53, 2**63, 2**64, 10**30, -1, 1.5]
+SIZES = [0, 1, 7, 8, 100, 5000, 2**31, 2**51, 2**52, 2**53, 2**63, 2**64, 10**30, -1, 1.5]
 BYTES = [b"", b"\x09\0\0\0\0\0\0\0{}", b"<html>", b"PK\x03\x04", b"\xff" * 50, b"\0" * 200]
-NAMES = ["cat.safetensors", "b/cat.safetensors", "cat.ckpt", "../cat.safetensors", "nul.safetensors", "c\\d"]
+NAMES = ["cat.safetensors", "cat.zip", "b/cat.safetensors", "cat.ckpt", "../cat.safetensors", "nul.safetensors", "c\\d"]
 
 
 class Chance:
@@ -61,6 +63,7 @@ class Chance:
             "upload-lora-chunked-finish": {"upload_id": self.one(*IDS), "sha256": self.often(None, "0" * 64)},
             "upload-lora-chunked-abort": {"upload_id": self.one(*IDS)},
             "upload-lora-chunked-status": {"upload_id": self.one(*IDS)},
+            "import-dataset": {"upload_id": self.one(*IDS), "dataset_name": self.one("cat", *TEXTS)},
             "upload-lora": {"filename": self.one(*NAMES), "content": chunk, "metadata": self.often(None, {"a": 1})},
         }
         tool = self.one(*good)
@@ -72,7 +75,7 @@ class Chance:
     def headers(self) -> dict[str, str]:
         """Return headers of a tus request."""
         pairs = {
-            "filename": self.often("cat.safetensors", self.one(*NAMES)),
+            "filename": self.often(self.one("cat.safetensors", "cat.zip"), self.one(*NAMES)),
             "upload_id": self.one(*IDS),
             "publish": self.often("true", self.text()),
         }
@@ -103,13 +106,16 @@ async def test_what_chance_sends_is_answered_by_name_and_leaves_no_file(
 ) -> None:
     folder = tmp_path / "loras"
     folder.mkdir()
-    url = serve(lora_server(folder, tmp_path / "cache.sqlite"))
+    comfy = serve(lora_server(folder, tmp_path / "cache.sqlite"))
+    aitk = serve(create_app(settings_in(tmp_path / "aitk")))
     chance = Chance(count)
     seen: set[int] = set()
     async with httpx.AsyncClient(timeout=30) as http:
         for _ in range(count):
+            url = chance.one(comfy, comfy, aitk)
             if chance.one(True, False):
                 body = chance.call()
+                url = aitk if b"import-dataset" in body else url
                 answer = await http.post(f"{url}/mcp/tool", content=body)
                 sent: object = body
             else:
@@ -122,3 +128,4 @@ async def test_what_chance_sends_is_answered_by_name_and_leaves_no_file(
                 assert answer.json()["error"]["message"], sent
     assert {200, 201, 204, 404, 409, 412, 413, 415, 422, 507} <= seen
     assert [path.name for path in folder.iterdir() if not path.name.startswith(".")] == []
+    assert list((tmp_path / "aitk").glob("datasets/*/*")) == []

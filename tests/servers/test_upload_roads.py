@@ -1,5 +1,6 @@
 """Uploads over connections that are cut, slow, half closed or lose their answers; from many callers at once."""
 
+import asyncio
 import base64
 import hashlib
 import random
@@ -10,10 +11,12 @@ from typing import Any
 from uuid import uuid4
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 from starlette.types import ASGIApp
 
+from mcp_toolserver.uploads.limits import UploadLimits
 from tests.fakes.rough_road import Break, RoughRoad, rough_road_to
 from tests.servers.lora_server import lora_server
 from tests.servers.loras import TINY, flux
@@ -108,6 +111,73 @@ async def test_an_upload_gets_through_a_few_bytes_at_a_time(
         await send_once(http, road.url, way, upload_id, data, 0)
         await tool(http, url, "upload-lora-chunked-finish", upload_id=upload_id)
     assert (folder / "cat.safetensors").read_bytes() == data
+
+
+@pytest.mark.parametrize("way", ["tus", "chunks"])
+async def test_what_is_overtaken_on_its_road_changes_nothing(
+    url: str, road: RoughRoad, folder: Path, tmp_path: Path, way: str
+) -> None:
+    data = write(tmp_path / "source.safetensors", pairs(TINY, rank=512)).read_bytes()
+    assert len(data) > 2 * CHUNK
+    upload_id = str(uuid4())
+    start = {"upload_id": upload_id, "filename": "cat.safetensors", "total_size": len(data), "chunk_size": CHUNK}
+
+    async def delayed(position: int) -> None:
+        async with httpx.AsyncClient(timeout=30) as late:
+            await send_once(late, road.url, way, upload_id, data[: position + CHUNK], position)
+
+    async def overtaking(http: httpx.AsyncClient, gate: asyncio.Event) -> None:
+        while len(road.connections) < 2:
+            await anyio.lowlevel.checkpoint()
+        road.gate = None
+        for position in range(0, len(data), CHUNK):
+            await send_once(http, road.url, way, upload_id, data[: position + CHUNK], position)
+        gate.set()
+
+    async with httpx.AsyncClient(timeout=30) as http:
+        await tool(http, url, "upload-lora-chunked-start", **start)
+        road.gate = gate = asyncio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(delayed, 0)
+            tasks.start_soon(delayed, CHUNK)
+            tasks.start_soon(overtaking, http, gate)
+        digest = hashlib.sha256(data).hexdigest()
+        await tool(http, url, "upload-lora-chunked-finish", upload_id=upload_id, sha256=digest)
+    assert (folder / "cat.safetensors").read_bytes() == data
+
+
+async def test_chunks_that_overtake_each_other_are_told_which_is_the_next(url: str, tmp_path: Path) -> None:
+    data = write(tmp_path / "source.safetensors", pairs(TINY, rank=512)).read_bytes()
+    upload_id = str(uuid4())
+    start = {"upload_id": upload_id, "filename": "cat.safetensors", "total_size": len(data), "chunk_size": CHUNK}
+    async with httpx.AsyncClient(timeout=30) as http:
+        await tool(http, url, "upload-lora-chunked-start", **start)
+        for index, expected in ((1, 0), (0, None), (2, 1), (1, None), (0, None)):
+            chunk = base64.b64encode(data[index * CHUNK : (index + 1) * CHUNK]).decode()
+            arguments = {"upload_id": upload_id, "chunk": chunk, "chunk_index": index}
+            body = {"tool": "upload-lora-chunked-append", "arguments": arguments}
+            told = (await http.post(f"{url}/mcp/tool", json=body)).json()
+            assert told["success"] == (expected is None)
+            assert expected is None or told["error"]["details"]["expected_chunk_index"] == expected
+
+
+async def test_starts_past_the_limit_are_refused_by_both_doors_until_one_is_dropped(url: str) -> None:
+    async with httpx.AsyncClient(timeout=60) as http:
+        start = {"filename": "a.safetensors", "total_size": 100}
+        ids = [
+            (await tool(http, url, "upload-lora-chunked-start", **start))["upload_id"]
+            for _ in range(UploadLimits().most_open_of_one_caller)
+        ]
+        by_tool = await http.post(f"{url}/mcp/tool", json={"tool": "upload-lora-chunked-start", "arguments": start})
+        told = {"Upload-Length": "100", "Upload-Metadata": f"filename {base64.b64encode(b'a.safetensors').decode()}"}
+        by_tus = await http.post(f"{url}/uploads", headers={**TUS, **told})
+        for refused in (by_tool, by_tus):
+            assert refused.status_code == 429
+            error = refused.json()["error"]
+            assert (error["code"], error["retryable"], error["details"]["limit"]) == ("rate_limited", True, 200)
+            assert "abort some of them" in error["hint"]
+        await tool(http, url, "upload-lora-chunked-abort", upload_id=ids[0])
+        assert (await http.post(f"{url}/uploads", headers={**TUS, **told})).status_code == 201
 
 
 async def test_sixty_four_uploads_at_once_by_every_way_with_digests_over_two_servers(

@@ -160,6 +160,8 @@ class UploadFolder:
     def begin(self, manifest: Manifest) -> None:
         """Create an empty part and then the manifest."""
         (self.path / RECEIPT).unlink(missing_ok=True)
+        # Not emptied but removed: a death between the two names of a published file has left it under both.
+        self.part.unlink(missing_ok=True)
         with self.part.open("wb") as part:
             os.fsync(part.fileno())
         write_now(self.path / MANIFEST, manifest.model_dump_json().encode())

@@ -209,6 +209,16 @@ async def test_a_death_between_the_two_names_of_a_published_file_is_made_good(pl
     assert (place.folder / "a.bin").read_bytes() == DATA
 
 
+async def test_a_file_that_is_published_stays_when_an_abort_died_halfway_and_its_id_begins_anew(place: Place) -> None:
+    await start(place)
+    await send(place, 0, 1, 2, 3)
+    os.link(place.part, place.folder / "a.bin")
+    place.part.with_name("manifest.json").unlink()
+    place.reopen()
+    assert (await start(place, filename="b.bin")).received_bytes == 0
+    assert (place.folder / "a.bin").read_bytes() == DATA
+
+
 async def test_an_abort_forgets_and_the_id_is_free_again(place: Place) -> None:
     await start(place)
     await send(place, 0)
