@@ -94,13 +94,13 @@ def sha256(data: bytes) -> str:
 
 
 @asynccontextmanager
-async def pair_of(folder: Path, serve: Serve, policy: OutboundPolicy | None = None) -> AsyncGenerator[Pair]:
-    """Serve an aitk_mcp in a thread of its own, and run imports from it."""
+async def pair_of(folder: Path, serve: Serve, **given: Any) -> AsyncGenerator[Pair]:
+    """Serve an aitk_mcp in a thread of its own, and run imports from it; `given` is for `importing`."""
     outputs, loras = folder / "aitk" / "output", folder / "loras"
     loras.mkdir()
     road = ModelRoad(create_app(settings_in(folder / "aitk")))
     url = serve(road)
-    async with importing(loras, url, folder / "cache.sqlite", policy) as tools:
+    async with importing(loras, url, folder / "cache.sqlite", **given) as tools:
         yield Pair(outputs, loras, road, url, tools)
 
 
@@ -126,19 +126,29 @@ async def in_one_task(context: AbstractAsyncContextManager[T]) -> AsyncGenerator
 
 @asynccontextmanager
 async def importing(
-    loras: Path, url: str, cache_file: Path, policy: OutboundPolicy | None = None, *, token: str | None = None
+    loras: Path,
+    url: str,
+    cache_file: Path,
+    *,
+    token: str | None = None,
+    policy: OutboundPolicy | None = None,
+    comfyui_url: str = "http://127.0.0.1:9",
 ) -> AsyncGenerator[Toolbox]:
-    """Run imports into a folder from the aitk_mcp at `url`, and give the tools of that server."""
+    """Run imports into a folder from the aitk_mcp at `url`, and give the tools of that server.
+
+    ComfyUI is asked only by imports from the web, whose `policy` may allow what no server's settings do.
+    """
     library = library_over([loras], cache_file)
+    comfyui = ComfyUI(fixed(comfyui_url))
     uploads = LoraUploads(library)
     peer = AitkPeer(url, SecretStr(token) if token else None)
     imports = Imports(peer, library, uploads, patience=QUICK)
     downloads = Downloads(
         Outbound(policy or OutboundPolicy(setting="COMFY_MCP_DOWNLOAD_HOSTS")),
-        Models(ComfyUI(fixed("http://127.0.0.1:9"))),
+        Models(comfyui),
         lambda kind: library,
     )
-    async with imports.running(), downloads.running():
+    async with comfyui.running(), imports.running(), downloads.running():
         yield Toolbox(
             [*toolbox(library).tools, *upload_tools(uploads), *import_tools(imports, peer, downloads, library)]
         )
