@@ -330,6 +330,16 @@ async def test_a_creation_with_an_id_is_resumed_by_the_same(tus: Tus, lora: byte
     await tus.patch(where, 0, lora[:1000])
     assert await tus.created(len(lora), upload_id=upload_id) == where
     assert await tus.offset(where) == 1000
+    for size, name, differing in (
+        (len(lora) + 1, "cat.safetensors", "total_size"),
+        (len(lora), "b.safetensors", "filename"),
+    ):
+        told = metadata(filename=name, upload_id=upload_id)
+        answer = await tus.http.post(
+            f"{tus.url}/uploads", headers={**TUS, "Upload-Length": str(size), "Upload-Metadata": told}
+        )
+        assert refused(answer, 409, "was started with other parameters")["details"]["differing"] == [differing]
+    assert await tus.offset(where) == 1000
 
 
 async def test_a_name_that_is_taken_is_refused_at_the_creation_unless_it_is_to_be_replaced(
