@@ -19,7 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from mcp_toolserver.errors import Conflict, InvalidArguments
-from mcp_toolserver.ranges import Answer, Validators, answer_for
+from mcp_toolserver.ranges import Answer, Validators, answer_for, wants_sha256
 from mcp_toolserver.tools import Report, unheard
 
 BATCH_BYTES = 2 * 1024 * 1024
@@ -211,8 +211,9 @@ async def ranged_file_response(
         etag=etag_of(state),
         last_modified=format_datetime(datetime.fromtimestamp(int(state.st_mtime), UTC), usegmt=True),
     )
-    answer = answer_for(request.method, request.headers, state.st_size, validators)
-    headers = _headers(answer, state.st_size, validators, filename or path.name, sha256)
+    asked = _asked(request)
+    answer = answer_for(request.method, asked, state.st_size, validators)
+    headers = _headers(answer, state.st_size, validators, filename or path.name, _wanted(sha256, asked))
     if request.method == "HEAD" or answer.status not in (200, 206):
         file.close()
         return Response(status_code=answer.status, headers=headers, media_type="application/octet-stream")
@@ -232,23 +233,31 @@ def ranged_response(
 
     `batches` yields the bytes from a start to an end, the latter not included, and breaks off where they change.
     """
-    answer = answer_for(request.method, request.headers, size_bytes, validators)
-    headers = _headers(answer, size_bytes, validators, filename, sha256)
+    asked = _asked(request)
+    answer = answer_for(request.method, asked, size_bytes, validators)
+    headers = _headers(answer, size_bytes, validators, filename, _wanted(sha256, asked))
     if request.method == "HEAD" or answer.status not in (200, 206):
         return Response(status_code=answer.status, headers=headers, media_type="application/octet-stream")
     return _Span(batches(answer.start, answer.end), status_code=answer.status, headers=headers)
 
 
+def _asked(request: Request) -> dict[str, str]:
+    # What is a list may stand in several lines, which count as one.
+    return {name: ", ".join(request.headers.getlist(name)) for name in request.headers}
+
+
+def _wanted(sha256: str | None, asked: Mapping[str, str]) -> str | None:
+    return None if wants_sha256(asked) is False else sha256
+
+
 def _headers(
     answer: Answer, size_bytes: int, validators: Validators, filename: str, sha256: str | None
 ) -> dict[str, str]:
-    headers = {
-        "Accept-Ranges": "bytes",
-        "ETag": validators.etag,
-        "Last-Modified": validators.last_modified,
-        "Content-Disposition": _disposition(filename),
-    }
-    if sha256 is not None:
+    headers = {"Accept-Ranges": "bytes", "ETag": validators.etag, "Last-Modified": validators.last_modified}
+    if answer.status in (200, 206):
+        headers["Content-Disposition"] = _disposition(filename)
+    # What is sent with a refusal is the refusal's content, which has another digest.
+    if sha256 is not None and answer.status in (200, 206, 304):
         headers["Repr-Digest"] = f"sha-256=:{pybase64.b64encode(bytes.fromhex(sha256)).decode()}:"
     if answer.status in (206, 416):
         span = f"{answer.start}-{answer.end - 1}" if answer.status == 206 else "*"

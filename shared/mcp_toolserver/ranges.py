@@ -2,8 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
+
+# Of a number with more digits nothing is asked but whether it is larger than a file.
+_MOST_DIGITS = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +51,35 @@ def _one_range(value: str, size_bytes: int) -> Answer | None:
     if unit.strip().lower() != "bytes" or not equals or not dash or not _are_digits(first, last):
         return None
     if not first:
-        suffix = int(last)
+        suffix = _number(last)
         return Answer(206, max(0, size_bytes - suffix), size_bytes) if suffix and size_bytes else Answer(416)
-    start = int(first)
-    if last and int(last) < start:
+    start, end = _number(first), _number(last) + 1 if last else size_bytes
+    if last and end <= start:
         return None
-    if start >= size_bytes:
-        return Answer(416)
-    return Answer(206, start, min(int(last) + 1, size_bytes) if last else size_bytes)
+    return Answer(206, start, min(end, size_bytes)) if start < size_bytes else Answer(416)
 
 
 def _are_digits(first: str, last: str) -> bool:
     # `str.isdigit` alone also accepts digits of other scripts, which int() reads and HTTP does not know.
     return bool(first or last) and all(text.isascii() and text.isdigit() for text in (first, last) if text)
+
+
+def _number(digits: str) -> int:
+    # Python refuses to read a number of thousands of digits.
+    digits = digits.lstrip("0")
+    return int(digits or "0") if len(digits) <= _MOST_DIGITS else 10**_MOST_DIGITS
+
+
+def wants_sha256(headers: Mapping[str, str]) -> bool | None:
+    """Return whether the caller asks for a sha-256 by Want-Repr-Digest; None where it says nothing of it.
+
+    Source: RFC 9530, 4: a dictionary of algorithms, each with a preference from 0 (not wanted) to 10.
+    """
+    for member in headers.get("want-repr-digest", "").split(","):
+        name, _, preference = (part.strip() for part in member.partition("="))
+        if name == "sha-256":
+            return _are_digits(preference, "") and 0 < _number(preference) <= 10
+    return None
 
 
 def _may_proceed(headers: Mapping[str, str], validators: Validators) -> bool:
@@ -75,12 +95,15 @@ def _is_unchanged(headers: Mapping[str, str], validators: Validators) -> bool:
     if if_none_match is not None:
         return _names(if_none_match, validators.etag, weakly=True)
     modified_since = headers.get("if-modified-since")
-    return modified_since is not None and _is_date(modified_since) and not _changed_after(modified_since, validators)
+    if modified_since is None or _date(modified_since) is None:
+        return False
+    return not _changed_after(modified_since, validators)
 
 
 def _range_applies(if_range: str | None, validators: Validators) -> bool:
-    # A weak tag or another date means that the caller holds bytes of another state: it needs the whole file.
-    return if_range is None or if_range.strip() in (validators.etag, validators.last_modified)
+    # A weak tag does not promise the same bytes. Neither does a date (RFC 9110, 8.8.2.2): a file may change twice in a
+    # second. Who got an answer from here has its tag.
+    return if_range is None or if_range.strip() == validators.etag
 
 
 def _names(header: str, etag: str, *, weakly: bool) -> bool:
@@ -90,16 +113,16 @@ def _names(header: str, etag: str, *, weakly: bool) -> bool:
     return "*" in tags or etag in tags
 
 
-def _is_date(text: str) -> bool:
+def _date(text: str) -> datetime | None:
     try:
-        parsedate_to_datetime(text)
-    except ValueError:
-        return False
-    return True
+        date = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    # `-0000` says that the zone is unknown.
+    return date if date.tzinfo is not None else None
 
 
 def _changed_after(text: str, validators: Validators) -> bool:
     """Return whether the file changed after this HTTP date; a date that cannot be read counts as no condition."""
-    if not _is_date(text):
-        return False
-    return parsedate_to_datetime(validators.last_modified) > parsedate_to_datetime(text)
+    date = _date(text)
+    return date is not None and parsedate_to_datetime(validators.last_modified) > date
