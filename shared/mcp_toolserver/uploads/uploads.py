@@ -72,8 +72,10 @@ class Uploads:
         self._steps = UploadSteps(store, limits, inspect)
         self.limits = limits
         self._swept_at_s: float | None = None
-        # Waiting for a lock of another process occupies a thread: these must not be the threads that the holder needs.
+        # Waiting for a lock of another process occupies a thread: these must not be the threads that a holder needs, or
+        # two servers, each waiting for what the other one holds, would both stand still.
         self._threads = CapacityLimiter(32)
+        self._threads_of_holders = CapacityLimiter(32)
         self._turns: WeakValueDictionary[str, Lock] = WeakValueDictionary()
 
     async def start(self, request: StartUpload) -> UploadProgress:
@@ -176,16 +178,16 @@ class Uploads:
             with await self._thread(self._steps.held, upload_id) as held:
                 progress = await self._known(held, upload_id)
                 if progress.state is State.PUBLISHED:
-                    receipt = await self._thread(held.receipt)
+                    receipt = await self._holding(held.receipt)
                     assert receipt is not None
                     require_sha256(receipt.sha256, sha256 if verify_checksum else None)
                     return receipt
                 receipt = await self._verified(held, progress, Event.FINISH, sha256, report, verify_checksum)
-                await self._thread(held.write_receipt, receipt)
+                await self._holding(held.write_receipt, receipt)
                 # From here on it is published whole or not at all, also when the caller goes away.
                 with CancelScope(shield=True), disk_errors():
                     await publish(progress.manifest, held.part, receipt.sha256)
-                    await self._thread(held.drop_part)
+                    await self._holding(held.drop_part)
                 self._steps.digests.forget(upload_id)
                 return receipt
 
@@ -205,8 +207,8 @@ class Uploads:
                 receipt = await self._verified(held, progress, Event.TAKE, sha256, report)
                 yield TakenUpload(held.part, progress.manifest.filename, receipt.sha256)
                 with CancelScope(shield=True):
-                    await self._thread(held.write_receipt, receipt)
-                    await self._thread(held.drop_part)
+                    await self._holding(held.write_receipt, receipt)
+                    await self._holding(held.drop_part)
                 self._steps.digests.forget(upload_id)
 
     async def receive_whole(
@@ -236,24 +238,24 @@ class Uploads:
             if held is None:
                 raise _locked(upload_id)
             with held:
-                manifest = await self._thread(self._steps.begin_unverified, held, upload_id, offset)
+                manifest = await self._holding(self._steps.begin_unverified, held, upload_id, offset)
 
                 async def write(position: int, pieces: Sequence[bytes]) -> None:
-                    await self._thread(self._steps.append_unverified, held, manifest, position, pieces)
-                    await self._thread(checksum.update, pieces)
+                    await self._holding(self._steps.append_unverified, held, manifest, position, pieces)
+                    await self._holding(checksum.update, pieces)
 
                 try:
-                    end = await Incoming(write, partial(self._thread, held.durable_bytes), offset).take(body)
+                    end = await Incoming(write, partial(self._holding, held.durable_bytes), offset).take(body)
                     checksum.require()
-                    await self._thread(held.durable_bytes)
-                    await self._thread(held.trust)
+                    await self._holding(held.durable_bytes)
+                    await self._holding(held.trust)
                     return UploadProgress(manifest, state_of(manifest.plan, end, has_receipt=False), end)
                 finally:
                     with CancelScope(shield=True):
-                        await self._thread(self._steps.discard_unverified, held, upload_id)
+                        await self._holding(self._steps.discard_unverified, held, upload_id)
 
     async def _known(self, held: HeldUpload, upload_id: str) -> UploadProgress:
-        progress = await self._thread(progress_of, held)
+        progress = await self._holding(progress_of, held)
         if progress is None:
             raise absent(upload_id)
         return progress
@@ -273,7 +275,7 @@ class Uploads:
         require(progress.state, event, manifest.upload_id)
         expected = expected_sha256(manifest, sha256)
         if expected is None and verify_checksum:
-            await self._thread(_require_same_boot, manifest)
+            await self._holding(_require_same_boot, manifest)
         digest = self._steps.digests.of(manifest)
         if digest is None:
             digest = await sha256_of_file(held.part, report)
@@ -304,11 +306,11 @@ class Uploads:
                 log.info("old uploads swept", extra={"upload_ids": removed})
 
     async def _thread(self, work: Callable[..., ValueT], *arguments: object, **named: object) -> ValueT:
-        def translated() -> ValueT:
-            with disk_errors():
-                return work(*arguments, **named)
+        return await _in_thread(self._threads, partial(work, *arguments, **named))
 
-        return await to_thread.run_sync(translated, limiter=self._threads)
+    async def _holding(self, work: Callable[..., ValueT], *arguments: object) -> ValueT:
+        """Run what waits for no lock, for who holds one."""
+        return await _in_thread(self._threads_of_holders, partial(work, *arguments))
 
     @asynccontextmanager
     async def _turn(self, upload_id: str, *, wait: bool = True) -> AsyncGenerator[None]:
@@ -324,6 +326,14 @@ class Uploads:
             yield
         finally:
             lock.release()
+
+
+async def _in_thread(limiter: CapacityLimiter, work: Callable[[], ValueT]) -> ValueT:
+    def translated() -> ValueT:
+        with disk_errors():
+            return work()
+
+    return await to_thread.run_sync(translated, limiter=limiter)
 
 
 def _locked(upload_id: str) -> Locked:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Sequence
+from uuid import uuid4
 
 import anyio
 import anyio.lowlevel
@@ -216,3 +217,19 @@ async def test_a_long_body_is_made_durable_on_its_way_and_a_failure_of_the_disk_
     with pytest.raises(InsufficientStorage):
         await Incoming(write, refuse, 0).take(body(*[piece] * count))
     assert written[-1] < 2 * SYNC_BYTES
+
+
+async def test_two_servers_that_wait_for_each_others_locks_do_not_stand_still(place: Place) -> None:
+    other = Place(place.folder)
+    ids = [str(uuid4()) for _ in range(100)]
+    for upload_id in ids:
+        request = StartUpload(filename=f"{upload_id}.bin", total_bytes=len(DATA), upload_id=upload_id)
+        await place.uploads.start(request)
+        await place.uploads.append(upload_id, 0, encoded(DATA))
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            for first, second in zip(ids, reversed(ids), strict=True):
+                tasks.start_soon(place.uploads.finish, first, place.publish)
+                tasks.start_soon(other.uploads.finish, second, other.publish)
+    assert len(place.published) + len(other.published) == len(ids)
+    assert len(list(place.folder.glob("*.bin"))) == len(ids)
