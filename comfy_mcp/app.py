@@ -2,13 +2,16 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from starlette.applications import Starlette
 
 from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.engines.comfyui_http import fixed
+from comfy_mcp.engines.diffusers import DIFFUSERS, Diffusers
 from comfy_mcp.engines.selection import EngineName, Selection, Wanted
+from comfy_mcp.generation.fallback import Fallback
 from comfy_mcp.generation.generation import Generation
 from comfy_mcp.generation.named_files import DescribeLora, LoraFacts, NamedFiles
 from comfy_mcp.images import Images
@@ -18,6 +21,7 @@ from comfy_mcp.jobs.jobs import Jobs
 from comfy_mcp.jobs.store import JobStore
 from comfy_mcp.loras.checks import LoraChecks
 from comfy_mcp.loras.info import LoraInfo
+from comfy_mcp.loras.local import LocalLoras
 from comfy_mcp.loras.loras import WORK_FOLDER, LoraLibrary
 from comfy_mcp.loras.remote import RemoteLoras, listed_by
 from comfy_mcp.loras.routes import lora_routes
@@ -60,17 +64,25 @@ _INSTRUCTIONS = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Assembled:
+    """The server, and the objects in it that Python callers use without its doors, while its lifespan lasts."""
+
+    server: ToolServer
+    generation: Generation
+    jobs: Jobs
+    images: Images
+
+
 def build(settings: ComfySettings) -> ToolServer:
+    """Build the server; nothing is started or touched before its lifespan begins."""
+    return assemble(settings).server
+
+
+def assemble(settings: ComfySettings) -> Assembled:
     """Build the server's objects; nothing is started or touched before its lifespan begins."""
     selection = Selection(_wanted(settings))
     comfyui = ComfyUI(selection.address, lost_after_s=settings.lost_after_s)
-    jobs = Jobs(
-        JobStore(settings.data_dir / "jobs.sqlite"),
-        comfyui,
-        selected=selection.selected,
-        at=lambda url: ComfyUI(fixed(url), lost_after_s=_NO_PATIENCE_S),
-    )
-    images = Images(comfyui, jobs, selection.selected)
     models = Models(comfyui)
     folders = ModelFolders(
         comfyui,
@@ -78,6 +90,21 @@ def build(settings: ComfySettings) -> ToolServer:
         comfyui_dir=settings.comfyui_dir,
         embedded_dir=settings.data_dir / "comfyui",
     )
+    local_loras = LocalLoras(lambda: folders.on_disk(LORAS))
+    diffusers = Diffusers(
+        settings.data_dir / DIFFUSERS,
+        _diffusers_folders(settings),
+        lora_path=local_loras.path,
+        input_folders=[settings.comfyui_dir / "input"] if settings.comfyui_dir else [],
+    )
+    jobs = Jobs(
+        JobStore(settings.data_dir / "jobs.sqlite"),
+        comfyui,
+        selected=selection.selected,
+        at=lambda url: ComfyUI(fixed(url), lost_after_s=_NO_PATIENCE_S),
+        engines={DIFFUSERS: diffusers},
+    )
+    images = Images(comfyui, diffusers, jobs, selection.selected)
     library = LoraLibrary(
         lambda: folders.place(LORAS),
         remote=RemoteLoras(comfyui),
@@ -105,19 +132,25 @@ def build(settings: ComfySettings) -> ToolServer:
     imports = Imports(peer, library, uploads)
     base_models = BaseModels(models, folders)
     checks = WorkflowChecks(comfyui.object_info, _architecture_teller(library), base_models.certain_family)
+    fallback = Fallback(
+        diffusers,
+        local_loras,
+        answers=comfyui.answers,
+        may_replace_embedded=settings.backend == "auto",
+    )
     generation = Generation(
-        jobs, NamedFiles(models, _describer(library)), base_models, checks, selected=selection.selected
+        jobs, NamedFiles(models, _describer(library)), base_models, checks, fallback, selected=selection.selected
     )
     system = System(comfyui, selection.selected, folders.doubts)
 
     @asynccontextmanager
     async def lifespan() -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
-            for part in (selection, comfyui, jobs, downloads, web, imports):
+            for part in (selection, comfyui, diffusers, jobs, downloads, web, imports):
                 await stack.enter_async_context(part.running())
             yield
 
-    return ToolServer(
+    server = ToolServer(
         identity=ServerIdentity(
             name="comfy_mcp", title="LoRA Loop: ComfyUI", version=__version__, instructions=_INSTRUCTIONS
         ),
@@ -139,6 +172,7 @@ def build(settings: ComfySettings) -> ToolServer:
         routes=[*images.routes(), *lora_routes(library), *tus_routes(uploads, public_url=settings.public_url)],
         lifespan=lifespan,
     )
+    return Assembled(server=server, generation=generation, jobs=jobs, images=images)
 
 
 def create_app(settings: ComfySettings) -> Starlette:
@@ -150,6 +184,13 @@ def _outbound_policy(settings: ComfySettings) -> OutboundPolicy:
     return OutboundPolicy(
         hosts=settings.download_hosts, max_bytes=settings.max_download_bytes, setting="COMFY_MCP_DOWNLOAD_HOSTS"
     )
+
+
+def _diffusers_folders(settings: ComfySettings) -> list[Path]:
+    if settings.diffusers_dir is not None:
+        return [settings.diffusers_dir]
+    own = settings.data_dir / DIFFUSERS / "models"
+    return [own, settings.comfyui_dir / "models" / "diffusers"] if settings.comfyui_dir else [own]
 
 
 def _wanted(settings: ComfySettings) -> Wanted:

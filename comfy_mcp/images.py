@@ -1,9 +1,11 @@
 """Pictures: those that jobs made, under addresses of our own, and those that callers send for LoadImage."""
 
+import mimetypes
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
+from pathlib import Path
 
 import anyio
 import httpx
@@ -14,12 +16,13 @@ from starlette.routing import BaseRoute, Route
 
 from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.engines.comfyui_history import OutputFile
+from comfy_mcp.engines.diffusers import DIFFUSERS, Diffusers
 from comfy_mcp.engines.selection import Selected
 from comfy_mcp.image_texts import small_copy
 from comfy_mcp.jobs.jobs import Jobs
 from comfy_mcp.jobs.store import JobFile, JobRecord
-from mcp_toolserver.errors import BackendRejected, InvalidArguments, NotFound, TooLarge, ToolError
-from mcp_toolserver.files import safe_relative
+from mcp_toolserver.errors import BackendRejected, BackendUnavailable, InvalidArguments, NotFound, TooLarge, ToolError
+from mcp_toolserver.files import ranged_file_response, safe_relative
 
 _PASSED_ON = ("range", "if-range", "if-none-match", "if-modified-since")
 _PASSED_BACK = ("content-length", "content-range", "accept-ranges", "etag", "last-modified")
@@ -53,8 +56,11 @@ class StoredImage:
 class Images:
     """Serve what jobs made and take what callers send."""
 
-    def __init__(self, comfyui: ComfyUI, jobs: Jobs, selected: Callable[[], Awaitable[Selected]]) -> None:
+    def __init__(
+        self, comfyui: ComfyUI, diffusers: Diffusers, jobs: Jobs, selected: Callable[[], Awaitable[Selected]]
+    ) -> None:
         self._comfyui = comfyui
+        self._diffusers = diffusers
         self._jobs = jobs
         self._selected = selected
 
@@ -66,13 +72,11 @@ class Images:
         ]
 
     async def links(self, record: JobRecord, base_url: str) -> list[ImageLink]:
-        """Return links to the pictures of a job; without an address of ours (stdio), ComfyUI's own serve."""
+        """Return links to the pictures of a job; without an address of ours (stdio), the file or ComfyUI's own."""
         return [
             ImageLink(
                 id=_image_id(record, index),
-                url=f"{base_url}/images/{_image_id(record, index)}"
-                if base_url
-                else await self._comfyui.view_url(_output(file)),
+                url=f"{base_url}/images/{_image_id(record, index)}" if base_url else await self._own_url(record, file),
                 width=file.width,
                 height=file.height,
             )
@@ -81,7 +85,10 @@ class Images:
 
     async def content(self, image_id: str, most_bytes: int) -> bytes:
         """Return the file of a picture; raises NotFound, and TooLarge past `most_bytes`."""
-        file = await self._find(image_id)
+        record, file = await self._find(image_id)
+        path = await self._jobs.engine_of(record).local_path(_output(file))
+        if path is not None:
+            return await to_thread.run_sync(_read, path, image_id, file, most_bytes)
         answer = await self._comfyui.open_file(_output(file), {"accept-encoding": "identity"})
         if not answer.is_success:
             await answer.aclose()
@@ -90,11 +97,7 @@ class Images:
         async for piece in _pieces(answer):
             content += piece
             if len(content) > most_bytes:
-                raise TooLarge(
-                    f"The file of the picture `{image_id}` has more than {most_bytes} bytes.",
-                    hint="Fetch it from its url.",
-                    details={"image_id": image_id, "limit_bytes": most_bytes},
-                )
+                raise _too_large(image_id, most_bytes)
         return bytes(content)
 
     async def small_copy(self, image_id: str) -> bytes | None:
@@ -107,9 +110,12 @@ class Images:
         return await to_thread.run_sync(small_copy, content)
 
     async def serve(self, request: Request) -> Response:
-        """Pass a picture on from ComfyUI, with ranges and conditions, holding no more than a piece of it."""
+        """Send a picture, with ranges and conditions, holding no more than a piece of it."""
         image_id = request.path_params["image_id"]
-        file = await self._find(image_id)
+        record, file = await self._find(image_id)
+        path = await self._jobs.engine_of(record).local_path(_output(file))
+        if path is not None:
+            return await _from_disk(path, request, image_id, file)
         wanted = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
         answer = await self._comfyui.open_file(_output(file), {**wanted, "accept-encoding": "identity"})
         if answer.status_code in {400, 403, 404}:
@@ -119,14 +125,7 @@ class Images:
             await answer.aclose()
             raise BackendRejected(f"ComfyUI answered the request for a picture with {answer.status_code}.")
         headers = {name: answer.headers[name] for name in _PASSED_BACK if name in answer.headers}
-        media_type = answer.headers.get("content-type", "application/octet-stream")
-        shown = media_type.startswith(_SHOWN)
-        headers |= {
-            "content-type": media_type if shown else "application/octet-stream",
-            "content-disposition": f'{"inline" if shown else "attachment"}; filename="{image_id}{_suffix(file)}"',
-            "x-content-type-options": "nosniff",
-            "cache-control": "private, max-age=0",
-        }
+        headers |= _shown_as(answer.headers.get("content-type", "application/octet-stream"), image_id, file)
         if request.method == "HEAD" or answer.status_code in {304, 416}:
             await answer.aclose()
             return Response(status_code=answer.status_code, headers=headers)
@@ -160,14 +159,26 @@ class Images:
                 hint=f"Send `{name.stem}.png`, or with the ending that it has: {', '.join(_IMAGE_SUFFIXES)}.",
                 details={"field": "filename", "value": filename, "closest_matches": [f"{name.stem}.png"]},
             )
-        stored = await self._comfyui.upload_image(name.name, content, overwrite=overwrite)
-        return StoredImage(name=stored.reference, width=width, height=height, size_bytes=len(content))
+        try:
+            stored = (await self._comfyui.upload_image(name.name, content, overwrite=overwrite)).reference
+        except BackendUnavailable:
+            if not await self._diffusers.models():
+                raise
+            # It renders while ComfyUI is away, and wants to begin with a picture too.
+            stored = await self._diffusers.keep_input(name.name, content, overwrite=overwrite)
+        return StoredImage(name=stored, width=width, height=height, size_bytes=len(content))
 
-    async def _find(self, image_id: str) -> JobFile:
+    async def _own_url(self, record: JobRecord, file: JobFile) -> str:
+        path = await self._jobs.engine_of(record).local_path(_output(file))
+        return await self._comfyui.view_url(_output(file)) if path is None else path.as_uri()
+
+    async def _find(self, image_id: str) -> tuple[JobRecord, JobFile]:
         job_id, _, index = image_id.rpartition("_")
         record = (await self._jobs.get(job_id)).record if job_id else None
         if record is None or not index.isdecimal() or int(index) >= len(record.files):
             raise NotFound(f"There is no picture `{image_id}`.", hint="`get-job` names the pictures of a job.")
+        if record.engine == DIFFUSERS:
+            return record, record.files[int(index)]
         selected = await self._selected()
         # The embedded engine keeps its folder from one start to the next, though not its port.
         if selected.engine != record.engine or (record.engine != "embedded" and selected.url != record.engine_url):
@@ -177,12 +188,49 @@ class Images:
                 hint="Start the server for that engine again to fetch it.",
                 details={"image_id": image_id, "engine": record.engine, "engine_url": record.engine_url},
             )
-        return record.files[int(index)]
+        return record, record.files[int(index)]
+
+
+async def _from_disk(path: Path, request: Request, image_id: str, file: JobFile) -> Response:
+    try:
+        response = await ranged_file_response(path, request)
+    except FileNotFoundError:
+        raise _lost(image_id, file) from None
+    media_type = mimetypes.guess_type(file.filename)[0] or "application/octet-stream"
+    response.headers.update(_shown_as(media_type, image_id, file))
+    return response
+
+
+def _shown_as(media_type: str, image_id: str, file: JobFile) -> dict[str, str]:
+    shown = media_type.startswith(_SHOWN)
+    return {
+        "content-type": media_type if shown else "application/octet-stream",
+        "content-disposition": f'{"inline" if shown else "attachment"}; filename="{image_id}{_suffix(file)}"',
+        "x-content-type-options": "nosniff",
+        "cache-control": "private, max-age=0",
+    }
+
+
+def _read(path: Path, image_id: str, file: JobFile, most_bytes: int) -> bytes:
+    try:
+        if path.stat().st_size > most_bytes:
+            raise _too_large(image_id, most_bytes)
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise _lost(image_id, file) from None
+
+
+def _too_large(image_id: str, most_bytes: int) -> TooLarge:
+    return TooLarge(
+        f"The file of the picture `{image_id}` has more than {most_bytes} bytes.",
+        hint="Fetch it from its url.",
+        details={"image_id": image_id, "limit_bytes": most_bytes},
+    )
 
 
 def _lost(image_id: str, file: JobFile) -> NotFound:
     return NotFound(
-        f"ComfyUI no longer has the file of the picture `{image_id}`.",
+        f"The file of the picture `{image_id}` is no longer there.",
         hint="Generate it again with the same seed.",
         details={"image_id": image_id, "filename": file.filename},
     )

@@ -36,6 +36,16 @@ class ComfySettings(ServerSettings):
         validation_alias=AliasChoices("COMFYUI_DIR", "COMFY_MCP_COMFYUI_DIR"),
         description="folder of ComfyUI on this machine, which LoRAs are written to",
     )
+    diffusers_dir: Path | None = Field(
+        default=None,
+        description="folder of the models that diffusers renders with while ComfyUI does not answer; where it is left "
+        "out, diffusers/models in the data folder, and models/diffusers of ComfyUI",
+    )
+    enable_cloud_apis: bool = Field(
+        default=False,
+        validation_alias=AliasChoices("ENABLE_CLOUD_APIS", "COMFY_MCP_ENABLE_CLOUD_APIS"),
+        description="must stay false: nothing here ever calls a cloud",
+    )
     lost_after_s: float = Field(
         default=60.0,
         gt=0,
@@ -57,6 +67,15 @@ class ComfySettings(ServerSettings):
         default=64 * 1024**3, ge=1, description="largest model that is downloaded, in bytes"
     )
 
+    @field_validator("enable_cloud_apis")
+    @classmethod
+    def _is_off(cls, value: bool) -> bool:
+        if value:
+            raise ValueError(
+                "there is no cloud to enable: pictures are rendered by ComfyUI or on this machine alone; leave it out"
+            )
+        return value
+
     @field_validator("download_hosts", mode="before")
     @classmethod
     def _split_hosts(cls, value: object) -> object:
@@ -77,7 +96,7 @@ class ComfySettings(ServerSettings):
     def _is_told(cls, value: object) -> object:
         return value or None
 
-    @field_validator("comfyui_dir", mode="before")
+    @field_validator("comfyui_dir", "diffusers_dir", mode="before")
     @classmethod
     def _is_folder(cls, value: object) -> object:
         return Path(value).expanduser().absolute() if value and isinstance(value, str | Path) else None

@@ -13,6 +13,7 @@ import json
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
@@ -21,7 +22,7 @@ import anyio
 import httpx
 
 from comfy_mcp.engines.comfyui_history import Ending, OutputFile, QueueState, read_ending, read_queue
-from comfy_mcp.engines.comfyui_http import Address, AnswerLost, ComfyHttp
+from comfy_mcp.engines.comfyui_http import Address, AnswerLost, ComfyHttp, unavailable
 from comfy_mcp.engines.comfyui_refusals import read_node_errors, refusal, warnings_of
 from comfy_mcp.engines.comfyui_socket import EventSocket
 from comfy_mcp.engines.comfyui_uploads import (
@@ -33,14 +34,12 @@ from comfy_mcp.engines.comfyui_uploads import (
     upload_to_output,
 )
 from comfy_mcp.engines.comfyui_watch import Watch
+from comfy_mcp.engines.port import Cancellation
 from comfy_mcp.workflows.graphs import Graph, is_list, is_object
 from mcp_toolserver.errors import BackendRejected, ToolError
 
 Whereabouts = Literal["pending", "running"] | Ending | None
 """Where a prompt is: in the queue, ended, or (None) unknown to this server."""
-
-Cancellation = Literal["cancelled", "too_late", "unknown", "asked"]
-"""What became of a cancel: done; the prompt had ended; nobody knows it; it has not obeyed yet."""
 
 PROBE_TIMEOUT_S = 2.0
 
@@ -89,6 +88,16 @@ class ComfyUI:
     async def system_stats(self, timeout_s: float = PROBE_TIMEOUT_S) -> Mapping[str, Any]:
         """Return the version, devices and memory; this is also the question whether the server is there at all."""
         return await self._object("/system_stats", timeout_s)
+
+    async def answers(self) -> bool:
+        """Tell whether the server answers within two seconds, connecting and all."""
+        with anyio.move_on_after(PROBE_TIMEOUT_S):
+            try:
+                await self.system_stats()
+            except ToolError:
+                return False
+            return True
+        return False
 
     async def object_info(self, *, refresh: bool = False) -> Mapping[str, Any]:
         """Return what the server says of its node classes; kept until `refresh`, or until the connection was lost."""
@@ -257,6 +266,28 @@ class ComfyUI:
         """Open a file that a prompt wrote; the caller reads the body and closes it. Any status comes back."""
         params = {"filename": file.filename, "subfolder": file.subfolder, "type": file.kind}
         return await self._http.stream("/view", params, headers or {})
+
+    async def head(self, file: OutputFile, size_bytes: int) -> bytes:
+        """Return the first bytes of a file that a prompt wrote; empty where the server no longer has it."""
+        response = await self.open_file(file, {"range": f"bytes=0-{size_bytes - 1}"})
+        head = b""
+        try:
+            if response.is_success:
+                async for piece in response.aiter_raw():
+                    head += piece
+                    # An answer that is read to its end leaves the connection open, and the next one would cost more
+                    # than all of this; only a server without ranges has a whole file to send.
+                    if response.status_code != HTTPStatus.PARTIAL_CONTENT and len(head) >= size_bytes:
+                        break
+        except httpx.HTTPError as error:
+            raise unavailable(response.url, error) from error
+        finally:
+            await response.aclose()
+        return head
+
+    async def local_path(self, file: OutputFile) -> Path | None:
+        """Return None: which folder the server writes to is its own affair."""
+        return None
 
     async def view_url(self, file: OutputFile) -> str:
         """Return the server's own address of a file, for callers that cannot reach ours."""

@@ -13,14 +13,13 @@ from comfy_mcp.engines.comfyui_events import (
     Doubted,
     Event,
     Executing,
-    JobEvent,
     QueueChanged,
     Started,
 )
 from comfy_mcp.engines.comfyui_history import Ending
+from comfy_mcp.engines.port import Heard
 from mcp_toolserver.errors import BackendUnavailable, ToolError
 
-Heard = Callable[[JobEvent], Awaitable[None]]
 Locate = Callable[[str], Awaitable[Literal["pending", "running"] | Ending | None]]
 
 # A prompt that somebody else removes from the queue leaves no event of its own, so that silence is looked into.

@@ -12,6 +12,8 @@ _FAMILIES = {"FluxPipeline": "flux", "StableDiffusionXLPipeline": "sdxl", "Stabl
 _BEST_FIRST = tuple(_FAMILIES.values())
 # Activations and the decoded picture come on top of the weights.
 _ROOM = 1.25
+# A CPU computes in float32, and most files hold half of that.
+_ROOM_AS_FLOATS = 2.25
 _WEIGHTS = ".safetensors"
 
 
@@ -24,10 +26,9 @@ class DiffusersModel:
     family: str
     size_bytes: int
 
-    @property
-    def needed_bytes(self) -> int:
+    def needed_bytes(self, *, on_gpu: bool) -> int:
         """Return the memory that rendering takes, by rule of thumb."""
-        return int(self.size_bytes * _ROOM)
+        return int(self.size_bytes * (_ROOM if on_gpu else _ROOM_AS_FLOATS))
 
 
 def models_in(folders: Iterable[Path]) -> tuple[DiffusersModel, ...]:
@@ -44,9 +45,9 @@ def models_in(folders: Iterable[Path]) -> tuple[DiffusersModel, ...]:
     return tuple(sorted(found.values(), key=lambda model: (_BEST_FIRST.index(model.family), model.name)))
 
 
-def best_that_fits(models: Sequence[DiffusersModel], free_bytes: int) -> DiffusersModel | None:
+def best_that_fits(models: Sequence[DiffusersModel], free_bytes: int, *, on_gpu: bool) -> DiffusersModel | None:
     """Return the first model whose needs fit into free memory, or None."""
-    return next((model for model in models if model.needed_bytes <= free_bytes), None)
+    return next((model for model in models if model.needed_bytes(on_gpu=on_gpu) <= free_bytes), None)
 
 
 def _read(index: Path) -> DiffusersModel | None:

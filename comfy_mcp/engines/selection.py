@@ -21,13 +21,14 @@ log = logging.getLogger(__name__)
 _RESTART_PAUSE_S = 1.0
 
 EngineName = Literal["comfyui", "embedded"]
+RendererName = Literal["comfyui", "embedded", "diffusers"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selected:
-    """Say which engine renders, and at which address it answers."""
+    """Say which engine renders, and at which address it answers (none for diffusers, which is in this process)."""
 
-    engine: EngineName
+    engine: RendererName
     url: str
 
 

@@ -7,7 +7,9 @@ from dataclasses import asdict
 from typing import Any
 from uuid import uuid4
 
+from comfy_mcp.engines.diffusers import DIFFUSERS
 from comfy_mcp.engines.selection import Selected
+from comfy_mcp.generation.fallback import Fallback
 from comfy_mcp.generation.named_files import NamedFiles
 from comfy_mcp.generation.requests import RANDOM_SEED, AnimationRequest, ImageRequest
 from comfy_mcp.graph_inputs import with_inputs
@@ -46,6 +48,7 @@ class Generation:
         files: NamedFiles,
         base_models: BaseModels,
         checks: WorkflowChecks,
+        fallback: Fallback,
         *,
         selected: Callable[[], Awaitable[Selected]],
     ) -> None:
@@ -53,6 +56,7 @@ class Generation:
         self._files = files
         self._base_models = base_models
         self._checks = checks
+        self._fallback = fallback
         self._selected = selected
 
     async def generate(self, request: ImageRequest) -> JobState:
@@ -62,12 +66,39 @@ class Generation:
         with the closest valid one, before anything is queued.
         """
         selected = await self._selected()
+        why = await self._fallback.why(request.engine, selected)
+        if why is not None:
+            return await self._by_diffusers(request, why)
+        try:
+            return await self._by_graph(request, selected)
+        except BackendUnavailable as error:
+            if selected.engine == "comfyui" and not error.details.get("field"):
+                error.hint = f"{error.hint or ''} {self._fallback.offer}".strip()
+            raise
+
+    async def _by_diffusers(self, request: ImageRequest, why: str) -> JobState:
+        job_id = str(uuid4())
+        ordered = await self._fallback.order(request, _seed(request.seed), _file_prefix(job_id), why)
+        return await self._start(
+            "generate-image",
+            job_id,
+            Selected(engine=DIFFUSERS, url=""),
+            ordered.order.as_graph(),
+            ordered.workflow_name,
+            ordered.order.seed,
+            ordered.warnings,
+        )
+
+    async def _by_graph(self, request: ImageRequest, selected: Selected) -> JobState:
         _check_engine(request.engine, selected)
         base = await self._base_models.choose(request.checkpoint)
-        patches_model = IMAGE_RECIPES[base.variant].controlnet == "model"
+        recipe = IMAGE_RECIPES[base.variant]
+        request = request.steered(recipe)
         loras, lora_warnings = await self._files.loras(request.loras, request.prompt)
         upscale_model, upscale_warnings = await self._files.upscale_model(request.upscale_model)
-        controlnet, control_warnings = await self._files.controlnet(request.controlnet, patches_model=patches_model)
+        controlnet, control_warnings = await self._files.controlnet(
+            request.controlnet, patches_model=recipe.controlnet == "model"
+        )
         job_id = str(uuid4())
         built = build(
             GenerationRequest(
@@ -91,8 +122,7 @@ class Generation:
                 hires=request.hires,
                 upscale_model=upscale_model,
                 controlnet=controlnet,
-                # Names of its own keep the address of a picture true after the output folder was cleared.
-                filename_prefix=f"loraloop_{job_id[:8]}",
+                filename_prefix=_file_prefix(job_id),
             ),
             base.variant,
         )
@@ -128,7 +158,7 @@ class Generation:
                 cfg_scale=request.cfg_scale,
                 motion_strength=request.motion_strength,
                 as_webp=not await self._checks.has_nodes("CreateVideo", "SaveVideo"),
-                filename_prefix=f"video/loraloop_{job_id[:8]}",
+                filename_prefix=f"video/{_file_prefix(job_id)}",
             ),
             base.variant,
         )
@@ -234,6 +264,11 @@ def _check_engine(wanted: str | None, selected: Selected) -> None:
         f"{wanted}{' and COMFYUI_API_URL' if wanted == 'comfyui' else ''}.",
         details={"field": "engine", "value": wanted, "engine": selected.engine},
     )
+
+
+def _file_prefix(job_id: str) -> str:
+    # Names of its own keep the address of a picture true after the output folder was cleared.
+    return f"loraloop_{job_id[:8]}"
 
 
 def _seed(asked: int) -> int:

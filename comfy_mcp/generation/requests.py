@@ -1,8 +1,10 @@
 """What a caller asks for, as the tools hand it on: names as people write them, and a seed of -1 for any."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from comfy_mcp.workflows import Hires
+from comfy_mcp.workflows.recipes import ImageRecipe
 
 RANDOM_SEED = -1
 
@@ -29,7 +31,10 @@ class ControlNetChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRequest:
-    """What a caller asks of a picture; None leaves a value to the model's family. Seed -1 is a random one."""
+    """What a caller asks of a picture; None leaves a value to the model's family. Seed -1 is a random one.
+
+    `guidance_scale` is for callers who do not know the family: what steers it, be it `guidance` or `cfg_scale`.
+    """
 
     prompt: str
     negative_prompt: str = ""
@@ -41,6 +46,7 @@ class ImageRequest:
     steps: int | None = None
     cfg_scale: float | None = None
     guidance: float | None = None
+    guidance_scale: float | None = None
     sampler: str | None = None
     scheduler: str | None = None
     batch_size: int = 1
@@ -52,6 +58,14 @@ class ImageRequest:
     upscale_model: str | None = None
     controlnet: ControlNetChoice | None = None
     engine: str | None = None
+
+    def steered(self, recipe: ImageRecipe) -> Self:
+        """Return the request with its `guidance_scale` as what steers a model of the recipe."""
+        if self.guidance_scale is None:
+            return self
+        if recipe.guidance is None:
+            return replace(self, guidance_scale=None, cfg_scale=self.guidance_scale)
+        return replace(self, guidance_scale=None, guidance=self.guidance_scale)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,16 +2,16 @@
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import anyio
 from anyio.abc import TaskGroup
 
-from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.engines.comfyui_events import Executed, JobEvent, Preview
 from comfy_mcp.engines.comfyui_history import Ending
+from comfy_mcp.engines.port import Engine
 from comfy_mcp.engines.selection import Selected
 from comfy_mcp.jobs.live import JobState, LiveJob, Reported
 from comfy_mcp.jobs.progress import advance
@@ -39,18 +39,24 @@ class JobPage:
 
 
 class Jobs:
-    """Submit, follow, wait for, cancel and list jobs; `at` gives the ComfyUI at another address than today's."""
+    """Submit, follow, wait for, cancel and list jobs.
+
+    A job goes to the engine of its record's name in `engines`, and else to `comfyui`; `at` gives the ComfyUI at another
+    address than today's.
+    """
 
     def __init__(
         self,
         store: JobStore,
-        comfyui: ComfyUI,
+        comfyui: Engine,
         *,
         selected: Callable[[], Awaitable[Selected]],
-        at: Callable[[str], ComfyUI],
+        at: Callable[[str], Engine],
+        engines: Mapping[str, Engine],
     ) -> None:
         self._store = store
         self._comfyui = comfyui
+        self._engines = engines
         self._selected = selected
         self._at = at
         self._live: dict[str, LiveJob] = {}
@@ -62,7 +68,7 @@ class Jobs:
         async with self._store.opened(), anyio.create_task_group() as tasks:
             self._tasks = tasks
             for record in await self._store.unfinished():
-                live = self._live[record.job_id] = LiveJob(record, self._comfyui)
+                live = self._live[record.job_id] = LiveJob(record, self.engine_of(record))
                 live.accepted.set()
                 tasks.start_soon(self._guarded, live, self._find_again)
             try:
@@ -72,18 +78,22 @@ class Jobs:
                 tasks.cancel_scope.cancel()
 
     async def start(self, record: JobRecord) -> JobState:
-        """Record a job, submit its graph and follow it from then on; returns when ComfyUI has accepted it.
+        """Record a job, submit its graph and follow it from then on; returns when its engine has accepted it.
 
-        Raises what ComfyUI's refusal comes to; then there is no job. When the caller goes away, the job goes on.
+        Raises what the engine's refusal comes to; then there is no job. When the caller goes away, the job goes on.
         """
         if self._tasks is None:
             raise RuntimeError("jobs are not running")
-        live = LiveJob(record, self._comfyui)
+        live = LiveJob(record, self.engine_of(record))
         self._tasks.start_soon(self._guarded, live, self._submit_and_follow)
         await live.accepted.wait()
         if live.refusal is not None:
             raise live.refusal
         return live.state
+
+    def engine_of(self, record: JobRecord) -> Engine:
+        """Return what renders a job, or has rendered it."""
+        return self._engines.get(record.engine, self._comfyui)
 
     async def get(self, job_id: str) -> JobState:
         """Return a job; raises NotFound."""
@@ -118,7 +128,7 @@ class Jobs:
         return await self.get(job_id)
 
     async def cancel(self, job_id: str) -> JobState:
-        """Cancel a job and return it as it is then: `cancelled`, or unfinished where ComfyUI has yet to obey.
+        """Cancel a job and return it as it is then: `cancelled`, or unfinished where its engine has yet to obey.
 
         Raises Conflict when it had ended otherwise: then there was nothing left to cancel.
         """
@@ -127,7 +137,7 @@ class Jobs:
         if live is not None and not state.record.is_finished:
             await live.accepted.wait()
             live.cancel_asked = True
-            outcome = await live.comfyui.cancel(job_id)
+            outcome = await live.engine.cancel(job_id)
             if outcome != "asked":
                 with anyio.move_on_after(_CANCEL_SETTLE_S):
                     while not live.record.is_finished:
@@ -178,9 +188,9 @@ class Jobs:
         record = live.record
         await self._store.add(record)
         self._live[record.job_id] = live
-        with self._comfyui.watch(record.job_id) as watch:
+        with live.engine.watch(record.job_id) as watch:
             try:
-                warnings = await self._comfyui.submit(record.graph, record.job_id)
+                warnings = await live.engine.submit(record.graph, record.job_id)
             except ToolError as refusal:
                 await self._store.remove(record.job_id)
                 live.refusal = refusal
@@ -193,16 +203,17 @@ class Jobs:
 
     async def _find_again(self, live: LiveJob) -> None:
         """Follow a job that an earlier server submitted: it may wait, run, or have ended meanwhile."""
+        record = live.record
         selected = await self._current()
         async with AsyncExitStack() as stack:
-            if selected is None or selected.url != live.record.engine_url:
+            if record.engine not in self._engines and (selected is None or selected.url != record.engine_url):
                 # Another address than today's: what answers there, if anything, still knows the truth.
-                live.comfyui = self._at(live.record.engine_url)
-                await stack.enter_async_context(live.comfyui.running())
-            watch = stack.enter_context(live.comfyui.watch(live.record.job_id, foreign=True))
+                live.engine = self._at(record.engine_url)
+                await stack.enter_async_context(live.engine.running())
+            watch = stack.enter_context(live.engine.watch(record.job_id, foreign=True))
             ending = await watch.ended(lambda event: self._heard(live, event))
             lost = ending.status == "failed" and (ending.details or {}).get("code") == "backend_unavailable"
-            if lost and live.record.engine == "embedded":
+            if lost and record.engine == "embedded":
                 ending = Ending("failed", error="The embedded engine ended together with the server that ran it.")
             await self._end(live, ending)
 
@@ -218,7 +229,7 @@ class Jobs:
         else:
             live.progress = advance(live.progress, event, live.record.graph)
         if isinstance(event, Executed) and self._tasks is not None:
-            live.measuring.begin(live.comfyui, event.files, self._tasks)
+            live.measuring.begin(live.engine, event.files, self._tasks)
         if live.record.status == "queued":
             await self._record(live, live.record.model_copy(update={"status": "running", "started_at": time.time()}))
         live.notify()
@@ -230,7 +241,7 @@ class Jobs:
             status, ending = "cancelled", Ending("cancelled")
         async with anyio.create_task_group() as tasks:
             # Those of which no event told, as after a lost connection.
-            live.measuring.begin(live.comfyui, ending.outputs, tasks)
+            live.measuring.begin(live.engine, ending.outputs, tasks)
         files = await live.measuring.finished(ending.outputs)
         record = live.record
         await self._record(

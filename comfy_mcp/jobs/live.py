@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import anyio
 
-from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.engines.comfyui_events import Preview
+from comfy_mcp.engines.port import Engine
 from comfy_mcp.jobs.measuring import Measuring
 from comfy_mcp.jobs.progress import Progress
 from comfy_mcp.jobs.store import JobRecord
@@ -27,12 +27,12 @@ class JobState:
 class LiveJob:
     """A job that this server follows.
 
-    `accepted` is set once ComfyUI has taken or refused its graph; then `refusal` is the reason of a refusal.
+    `accepted` is set once its engine has taken or refused its graph; then `refusal` is the reason of a refusal.
     """
 
-    def __init__(self, record: JobRecord, comfyui: ComfyUI) -> None:
+    def __init__(self, record: JobRecord, engine: Engine) -> None:
         self.record = record
-        self.comfyui = comfyui
+        self.engine = engine
         self.progress = Progress()
         self.preview: Preview | None = None
         self.measuring = Measuring()
@@ -69,5 +69,5 @@ class Reported:
         now = time.monotonic()
         if percent > self._percent and now - self._at >= _REPORT_EVERY_S:
             self._percent, self._at = percent, now
-            words = state.progress.words if state.progress else "waiting in ComfyUI's queue"
+            words = state.progress.words if state.progress else "waiting in the queue"
             await self._report(percent, 100.0, words)

@@ -6,15 +6,15 @@ from collections.abc import Iterable
 import anyio
 from anyio.abc import TaskGroup
 
-from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.engines.comfyui_history import OutputFile
+from comfy_mcp.engines.port import Engine
 from comfy_mcp.image_sizes import size_of
 from comfy_mcp.jobs.store import JobFile
 from mcp_toolserver.errors import ToolError
 
 log = logging.getLogger(__name__)
 
-# A graph may save hundreds of frames; ComfyUI is to go on rendering meanwhile.
+# A graph may save hundreds of frames; the engine is to go on rendering meanwhile.
 _AT_ONCE = 4
 
 
@@ -26,12 +26,12 @@ class Measuring:
         self._known: dict[OutputFile, anyio.Event] = {}
         self._turns = anyio.CapacityLimiter(_AT_ONCE)
 
-    def begin(self, comfyui: ComfyUI, files: Iterable[OutputFile], tasks: TaskGroup) -> None:
+    def begin(self, engine: Engine, files: Iterable[OutputFile], tasks: TaskGroup) -> None:
         """Measure files in the background; those that were begun before are not read again."""
         for file in files:
             if file not in self._known and not file.animated:
                 self._known[file] = anyio.Event()
-                tasks.start_soon(self._measure, comfyui, file)
+                tasks.start_soon(self._measure, engine, file)
 
     async def finished(self, files: Iterable[OutputFile]) -> tuple[JobFile, ...]:
         """Return files with their sizes, which must have been begun; without one where there was none to be had."""
@@ -53,10 +53,10 @@ class Measuring:
             )
         return tuple(measured)
 
-    async def _measure(self, comfyui: ComfyUI, file: OutputFile) -> None:
+    async def _measure(self, engine: Engine, file: OutputFile) -> None:
         try:
             async with self._turns:
-                self._sizes[file] = await size_of(comfyui, file)
+                self._sizes[file] = await size_of(engine, file)
         except ToolError as error:
             log.warning("no size of an output", extra={"output": file.filename, "reason": error.message})
         except Exception:

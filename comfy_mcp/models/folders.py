@@ -68,6 +68,13 @@ class ModelFolders:
             self._told[selected.url, kind] = (monotonic() + _TOLD_FOR_S, known)
         return known
 
+    async def on_disk(self, kind: str) -> tuple[Path, ...]:
+        """Return the folders of one kind of model as far as they are known without asking ComfyUI."""
+        told = [place.folders for (_, known_kind), (_, place) in self._told.items() if known_kind == kind]
+        if self._comfyui_dir is None and told:
+            return told[-1]
+        return await to_thread.run_sync(_own_folders, self._comfyui_dir or self._embedded_dir, kind)
+
     async def doubts(self) -> tuple[str, ...]:
         """Return what is wrong between the settings and the folders that the running ComfyUI reads."""
         return (await self.place(LORAS)).warnings

@@ -110,8 +110,10 @@ class GenerateImage(Arguments):
         "has it (type upscale_models)",
     )
     controlnet: ControlNetArgument | None = Field(None, description="a ControlNet and the picture that it reads")
-    engine: Literal["auto", "comfyui", "embedded"] = Field(
-        "auto", description="engine that must render; another than the server's own is refused"
+    engine: Literal["auto", "comfyui", "diffusers", "embedded"] = Field(
+        "auto",
+        description="what renders; `auto` is the server's own engine or, while ComfyUI does not answer, diffusers "
+        "where it and a model for it are installed; any other must be there",
     )
     wait_s: float = Field(DEFAULT_WAIT_S, ge=0, le=LONGEST_WAIT_S, description=_WAIT)
 

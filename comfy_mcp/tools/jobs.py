@@ -87,7 +87,7 @@ class JobInfo(Result):
     job_id: str = Field(description="id of the job")
     status: JobStatus = Field(description="queued, running, completed, failed or cancelled")
     tool: str = Field(description="tool that started it")
-    engine: str = Field(description="what renders it: comfyui or embedded")
+    engine: str = Field(description="what renders it: comfyui, embedded or diffusers")
     workflow_name: str = Field(description="name of the graph")
     seed: int | None = Field(description="seed; null for a caller's own workflow")
     created_at: datetime = Field(description="when it was started")
@@ -114,7 +114,7 @@ class CancelledJob(Result):
 
     job_id: str = Field(description="id of the job")
     status: JobStatus = Field(description="the job's status now")
-    cancelled: bool = Field(description="whether it has stopped; false when ComfyUI was asked and has yet to obey")
+    cancelled: bool = Field(description="whether it has stopped; false when its engine was asked and has yet to obey")
     message: str = Field(description="the same in words")
 
 
@@ -137,7 +137,7 @@ def job_tools(jobs: Jobs, images: Images) -> list[AnyTool]:
         words = (
             "The job is cancelled."
             if stopped
-            else "ComfyUI was asked to stop the job and has yet to obey: it stops between two steps. Ask get-job again."
+            else "The engine was asked to stop the job and has yet to obey: it stops between two steps. Ask get-job."
         )
         return CancelledJob(job_id=record.job_id, status=record.status, cancelled=stopped, message=words)
 

@@ -18,7 +18,9 @@ def test_the_best_family_that_fits_is_taken(tmp_path: Path) -> None:
     _model(tmp_path, "c", "FluxPipeline", 400)
     models = models_in([tmp_path])
     assert [model.family for model in models] == ["flux", "sdxl", "sd15"]
-    taken = [best_that_fits(models, free_bytes) for free_bytes in (500, 499, 249, 124)]
+    taken = [best_that_fits(models, free_bytes, on_gpu=True) for free_bytes in (500, 499, 249, 124)]
+    assert [model.name if model else None for model in taken] == ["c", "b", "a", None]
+    taken = [best_that_fits(models, free_bytes, on_gpu=False) for free_bytes in (900, 899, 449, 224)]
     assert [model.name if model else None for model in taken] == ["c", "b", "a", None]
 
 
