@@ -12,6 +12,7 @@ import tempfile
 import time
 from base64 import b64encode
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,11 +29,13 @@ import httpx
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-import transfer_lora_between_services as transfers
 from mcp_toolserver import __version__
 from mcp_toolserver.child_servers import running_server
 from mcp_toolserver.client import ToolClient
 from mcp_toolserver.errors import ToolError
+from transfers.command_line import main as run_transfer
+from transfers.options import TransferOptions
+from transfers.transfer import transfer
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 PICTURE_PX = 512
@@ -44,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; exits with 0 on success, 1 on a failure that was explained, 2 on wrong usage."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["transfer"]:
-        raise SystemExit(transfers.main(given[1:]))
+        raise SystemExit(run_transfer(given[1:], "loraloop transfer"))
     options = _parser().parse_args(given)
     try:
         raise SystemExit(asyncio.run(options.run(options)))
@@ -95,7 +98,13 @@ async def run_serve(options: argparse.Namespace) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with running_server("aitk_mcp", aitk) as trainer, running_server("comfy_mcp", comfy) as painter:
+    if "AITK_MCP_TOKEN" in os.environ:
+        os.environ.setdefault("COMFY_MCP_AITK_TOKEN", os.environ["AITK_MCP_TOKEN"])
+    async with AsyncExitStack() as stack:
+        trainer = await stack.enter_async_context(running_server("aitk_mcp", aitk))
+        if "COMFY_MCP_AITK_URL" not in os.environ:
+            comfy += ["--aitk-url", trainer.url]
+        painter = await stack.enter_async_context(running_server("comfy_mcp", comfy))
         for server in (trainer, painter):
             print(f"{server.name:<10} {server.url}/mcp   (REST: {server.url}/mcp/tool)")
         print("Ctrl-C stops both.", flush=True)
@@ -156,8 +165,8 @@ class Demo:
             samples = self._samples
             dataset = await self._upload(aitk, samples)
             training = await self._train(aitk, dataset["path"])
-            moved = await transfers.transfer(
-                transfers.TransferOptions(
+            moved = await transfer(
+                TransferOptions(
                     aitk_url=aitk_url,
                     comfy_url=comfy_url,
                     model=f"{self._name}/{self._name}.safetensors",
@@ -303,11 +312,10 @@ async def run_demo(options: argparse.Namespace) -> int:
     with (data / "servers.log").open("wb") as log:
         aitk = ["--port", "0", "--data-dir", f"{data}/aitk", "--trainer", "embedded"]
         comfy = ["--port", "0", "--data-dir", f"{data}/comfy", "--backend", "embedded"]
-        async with contextlib.AsyncExitStack() as stack:
-            trainer, painter = await asyncio.gather(
-                stack.enter_async_context(running_server("aitk_mcp", aitk, log.fileno())),
-                stack.enter_async_context(running_server("comfy_mcp", comfy, log.fileno())),
-            )
+        async with AsyncExitStack() as stack:
+            trainer = await stack.enter_async_context(running_server("aitk_mcp", aitk, log.fileno()))
+            comfy += ["--aitk-url", trainer.url]
+            painter = await stack.enter_async_context(running_server("comfy_mcp", comfy, log.fileno()))
             report = await demo.run(trainer.url, painter.url)
     seconds = time.monotonic() - started
     console.print(

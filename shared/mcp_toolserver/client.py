@@ -1,36 +1,16 @@
-"""Call the tools of a server over REST, and fetch its files, with its errors raised as what they are."""
+"""Call the tools of a server over REST, and its other routes, with its errors raised as what they are."""
 
-import re
 from collections.abc import AsyncIterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 import httpx
 import orjson
-import pybase64
 
 from mcp_toolserver.errors import BackendRejected, BackendUnavailable, Internal, TimedOut, ToolError
-from mcp_toolserver.receiving import receive, resuming_headers
-from mcp_toolserver.tools import Report, unheard
 
-_RANGE_NOT_SATISFIABLE = 416
 _FOR_A_WHILE = (429, 502, 503, 504)
-_SHA256 = re.compile(r"(?:^|[,\s])sha-256=:([A-Za-z0-9+/]{43}=):")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fetched:
-    """What a download brought: the size of the whole file, how much of it came now, and its sha256 if the server said.
-
-    The digest (hex) is what the server claims; whoever needs it compares it with the file.
-    """
-
-    size_bytes: int
-    received_bytes: int
-    sha256: str | None
 
 
 class ToolClient:
@@ -73,25 +53,6 @@ class ToolClient:
             return body
         raise _error_of(answer, body)
 
-    async def fetch(self, url: str, part: Path, *, report: Report = unheard) -> Fetched:
-        """Stream `url` into the file `part`, going on where an earlier fetch broke off; memory stays at one read.
-
-        Which state of the remote file the bytes of `part` belong to stands beside it (`<part>.etag`), so that a fetch
-        is resumed after this program died too, and begins anew when the remote file is another by now.
-        """
-        headers = self._headers_for(url) | await resuming_headers(part)
-        try:
-            async with self._http.stream("GET", url, headers=headers) as answer:
-                if not answer.is_success and answer.status_code != _RANGE_NOT_SATISFIABLE:
-                    await answer.aread()
-                    raise _error_of(answer, _json_of(answer))
-                received = await receive(answer, part, report=report)
-                return Fetched(
-                    size_bytes=received.size_bytes, received_bytes=received.received_bytes, sha256=_digest_of(answer)
-                )
-        except httpx.TransportError as error:
-            raise self._translated(error) from error
-
     async def send(
         self, method: str, path: str, headers: Mapping[str, str], content: AsyncIterable[bytes] | None = None
     ) -> Mapping[str, str]:
@@ -118,11 +79,6 @@ class ToolClient:
         except httpx.TransportError as error:
             raise self._translated(error) from error
 
-    def _headers_for(self, url: str) -> dict[str, str]:
-        # The token is for this server alone, wherever the address in a result points.
-        same = urlsplit(url)[:2] == urlsplit(self.base_url)[:2]
-        return dict(self._headers) if same else {}
-
     def _translated(self, error: httpx.TransportError) -> ToolError:
         if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
             return TimedOut(f"{self.base_url} did not answer in time.", hint="Call again; nothing is lost.")
@@ -131,11 +87,6 @@ class ToolClient:
             hint="Start that server, or give its right address.",
             details={"url": self.base_url},
         )
-
-
-def _digest_of(answer: httpx.Response) -> str | None:
-    found = _SHA256.search(answer.headers.get("repr-digest", ""))
-    return pybase64.b64decode(found[1]).hex() if found else None
 
 
 def _json_of(answer: httpx.Response) -> dict[str, Any]:
@@ -160,10 +111,10 @@ def _error_of(answer: httpx.Response, body: Mapping[str, Any]) -> ToolError:
             hint="Check the address: it must be that of comfy_mcp or aitk_mcp.",
         )
     error = cast(dict[str, Any], told)
-    by_code = {kind.code: kind for kind in _kinds(ToolError)}
+    # Their subclasses are the servers' own business.
+    by_code = {kind.code: kind for kind in ToolError.__subclasses__()}
     kind = by_code.get(str(error.get("code")), Internal)
+    if error.get("retryable") and not kind.retryable:
+        # Such as an upload that another request holds at this moment.
+        kind = BackendUnavailable
     return kind(str(error.get("message")), hint=error.get("hint"), details=error.get("details"))
-
-
-def _kinds(kind: type[ToolError]) -> list[type[ToolError]]:
-    return [each for child in kind.__subclasses__() for each in (child, *_kinds(child))]

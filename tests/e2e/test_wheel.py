@@ -13,7 +13,7 @@ from mcp_toolserver import __version__
 ROOT = Path(__file__).resolve().parents[2]
 TOP_LEVEL = {
     *("aitk_mcp", "comfy_mcp", "lora_files", "mcp_toolserver", "tinyflux"),
-    *("loraloop.py", "transfer_lora_between_services.py", f"loraloop-{__version__}.dist-info"),
+    *("loraloop.py", "transfer_lora_between_services.py", "transfers", f"loraloop-{__version__}.dist-info"),
 }
 BARE = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
 

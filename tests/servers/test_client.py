@@ -1,26 +1,22 @@
 """The client: results, errors as what they are, and answers of those that are no tool server."""
 
-import base64
-import hashlib
 import socket
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import AsyncGenerator, Callable
 
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from mcp_toolserver.app import create_server_app
 from mcp_toolserver.auth import DoorPolicy
 from mcp_toolserver.client import ToolClient
-from mcp_toolserver.errors import BackendRejected, BackendUnavailable, TimedOut, UnknownTool
+from mcp_toolserver.errors import BackendRejected, BackendUnavailable, Conflict, TimedOut, UnknownTool
 from tests.fakes.toy_server import SERVER
 
 Serve = Callable[[ASGIApp], str]
-DATA = bytes(range(256)) * 10
 
 
 async def strange(request: Request) -> Response:
@@ -28,16 +24,24 @@ async def strange(request: Request) -> Response:
     return PlainTextResponse("<html>", status_code=int(request.path_params["status"]))
 
 
-async def file(request: Request) -> Response:
-    """Answer with a file that no range is given of, but whose end is known."""
-    headers = {"Repr-Digest": f"sha-256=:{base64.b64encode(hashlib.sha256(DATA).digest()).decode()}:"}
-    if "range" in request.headers:
-        return Response(status_code=416, headers=headers | {"Content-Range": f"bytes */{len(DATA)}"})
-    return Response(DATA, headers=headers | {"ETag": '"one"'})
+async def held(request: Request) -> Response:
+    """Answer as a server does of whose upload another request has hold."""
+    retryable = request.path_params["retryable"] == "True"
+    return JSONResponse({"error": {"code": "conflict", "message": "held", "retryable": retryable}}, 423)
+
+
+async def echo(request: Request) -> Response:
+    """Answer with what was heard."""
+    said = f"{request.headers['x-mine']} {(await request.body()).decode()}"
+    return Response(status_code=204, headers={"X-Heard": said})
 
 
 def other_server(serve: Serve) -> str:
-    routes = [Route("/{status}/mcp/tool", strange, methods=["POST"]), Route("/file", file)]
+    routes = [
+        Route("/{status:int}/mcp/tool", strange, methods=["POST"]),
+        Route("/held/{retryable}/{rest:path}", held, methods=["POST", "PATCH"]),
+        Route("/echo", echo, methods=["PUT"]),
+    ]
     return serve(Starlette(routes=routes))
 
 
@@ -74,18 +78,22 @@ async def test_an_answer_that_does_not_come_is_said() -> None:
                 await client.call("nothing")
 
 
-async def test_a_fetch_that_has_everything_brings_nothing_and_one_with_too_much_begins_anew(
-    serve: Serve, tmp_path: Path
+@pytest.mark.parametrize(("retryable", "error"), [(True, BackendUnavailable), (False, Conflict)])
+async def test_what_the_server_would_have_tried_again_is_retryable(
+    serve: Serve, retryable: bool, error: type[BackendUnavailable | Conflict]
 ) -> None:
-    url, part = f"{other_server(serve)}/file", tmp_path / "part"
-    digest = hashlib.sha256(DATA).hexdigest()
-    async with ToolClient(url.removesuffix("/file")) as client:
-        first = await client.fetch(url, part)
-        assert (first.size_bytes, first.received_bytes, first.sha256) == (len(DATA), len(DATA), digest)
-        again = await client.fetch(url, part)
-        assert (again.size_bytes, again.received_bytes, again.sha256) == (len(DATA), 0, digest)
-        part.write_bytes(DATA + b"more")
-        with pytest.raises(BackendUnavailable, match="shorter"):
-            await client.fetch(url, part)
-        assert (await client.fetch(url, part)).received_bytes == len(DATA)
-    assert part.read_bytes() == DATA
+    async with ToolClient(f"{other_server(serve)}/held/{retryable}") as client:
+        with pytest.raises(error, match="held") as caught:
+            await client.call("nothing")
+        with pytest.raises(error):
+            await client.send("PATCH", "/uploads/one", {})
+    assert type(caught.value) is error
+
+
+async def test_a_request_beside_the_tools_streams_its_body_and_answers_with_headers(serve: Serve) -> None:
+    async def body() -> AsyncGenerator[bytes]:
+        for piece in (b"one", b"two"):
+            yield piece
+
+    async with ToolClient(other_server(serve)) as client:
+        assert (await client.send("PUT", "/echo", {"X-Mine": "yes"}, body()))["x-heard"] == "yes onetwo"

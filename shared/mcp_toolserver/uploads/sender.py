@@ -1,52 +1,59 @@
-"""The caller's side of the chunk tools: begin or resume an upload, and send what is missing."""
+"""The caller's side of an upload: begin or resume it, send what is missing by chunk tools or by tus, and finish it."""
 
-import shutil
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
-from functools import partial
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 from uuid import uuid4
 
 import orjson
 import pybase64
 from anyio import to_thread
 
-from mcp_toolserver.errors import Conflict
+from mcp_toolserver.client import ToolClient
+from mcp_toolserver.errors import BackendUnavailable, Conflict, ToolError
 from mcp_toolserver.files import make_folder, write_now
 
 CallTool = Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
 """Call a tool of the receiving server and return its result; it may try again by itself, for every step repeats."""
 
+Pieces = Callable[[int], AsyncGenerator[bytes]]
+"""Give the bytes of the file to send, from an offset on to its end; what it raises ends the sending."""
+
+Progress = Callable[[int], None]
+"""Hear how many bytes of the file are sent."""
+
+_TUS = {"Tus-Resumable": "1.0.0"}
+
 
 class SenderMemory:
-    """What a sender keeps on disk until the upload is over: the file to send, and the id to resume by. Blocks."""
+    """The small file that keeps the id of an unfinished upload, to resume it by. Blocks."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._state = folder / "state.json"
-        self.part = folder / "file.part"
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
     def upload_id(self) -> str | None:
         """Return the id that was used before."""
         try:
-            return cast(str, orjson.loads(self._state.read_bytes())["upload_id"])
+            return cast(str, orjson.loads(self._path.read_bytes())["upload_id"])
         except FileNotFoundError:
             return None
 
     def remember(self, upload_id: str) -> None:
         """Keep the id of an upload for the next time."""
-        make_folder(self._folder)
-        write_now(self._state, orjson.dumps({"upload_id": upload_id}))
+        make_folder(self._path.parent)
+        write_now(self._path, orjson.dumps({"upload_id": upload_id}))
 
     def forget(self) -> None:
-        """Remove everything."""
-        with suppress(FileNotFoundError):
-            shutil.rmtree(self._folder)
+        """Remove it."""
+        self._path.unlink(missing_ok=True)
 
 
-class ChunkSender:
-    """Send one file; `tools` is what the names of the chunk tools begin with, such as `upload-lora-chunked`."""
+class UploadSender:
+    """Send one file; `tools` is what the names of the chunk tools begin with, such as `upload-lora-chunked`.
+
+    Nothing of the file is kept here but what is on its way: what has arrived is asked for at each beginning.
+    """
 
     def __init__(self, call: CallTool, tools: str, memory: SenderMemory) -> None:
         self._call = call
@@ -70,25 +77,60 @@ class ChunkSender:
                 if resumed["status"] != "published":
                     return resumed
         upload_id = str(uuid4())
-        started = await self._call(f"{self._tools}-start", {**arguments, "upload_id": upload_id})
+        # Before the start, whose answer may be lost.
         await to_thread.run_sync(self._memory.remember, upload_id)
-        return started
-
-    async def send(self, file: Path, started: Mapping[str, Any], progress: Callable[[int], None]) -> None:
-        """Send the chunks that are missing; `progress` hears how many bytes the server has."""
-        size, index, total = started["chunk_size"], started["next_chunk_index"], started["total_chunks"]
-        opened = await to_thread.run_sync(partial(file.open, "rb"))
         try:
-            while index < total:
-                chunk = await to_thread.run_sync(_encoded, opened, index * size, size)
+            return await self._call(f"{self._tools}-start", {**arguments, "upload_id": upload_id})
+        except ToolError as refusal:
+            if not refusal.retryable:
+                await to_thread.run_sync(self._memory.forget)
+            raise
+
+    async def by_chunks(self, upload_id: str, pieces: Pieces, progress: Progress) -> None:
+        """Send what is missing by the chunk tools."""
+        state = await self._call(f"{self._tools}-status", {"upload_id": upload_id})
+        index, size_bytes = state["next_chunk_index"], state["chunk_size"]
+        if index == state["total_chunks"]:
+            return
+        async with aclosing(pieces(index * size_bytes)) as opened:
+            async for chunk in _cut(opened, size_bytes):
                 answer = await self._call(
                     f"{self._tools}-append",
-                    {"upload_id": started["upload_id"], "chunk": chunk, "chunk_index": index},
+                    {"upload_id": upload_id, "chunk": pybase64.b64encode(chunk).decode("ascii"), "chunk_index": index},
                 )
-                index = answer["next_chunk_index"]
+                index += 1
                 progress(answer["received_bytes"])
-        finally:
-            opened.close()
+
+    async def by_tus(self, server: ToolClient, upload_id: str, pieces: Pieces, progress: Progress) -> None:
+        """Send what is missing by tus, in one request; raises BackendUnavailable where it is to be tried again."""
+        path = f"/uploads/{upload_id}"
+        told = await server.send("HEAD", path, _TUS)
+        offset, size_bytes = int(told["Upload-Offset"]), int(told["Upload-Length"])
+        if offset == size_bytes:
+            return
+
+        async def body() -> AsyncGenerator[bytes]:
+            sent = offset
+            async with aclosing(pieces(offset)) as opened:
+                async for piece in opened:
+                    yield piece
+                    sent += len(piece)
+                    progress(sent)
+
+        headers = {
+            **_TUS,
+            "Content-Type": "application/offset+octet-stream",
+            "Content-Length": str(size_bytes - offset),
+            "Upload-Offset": str(offset),
+        }
+        try:
+            async with aclosing(body()) as content:
+                await server.send("PATCH", path, headers, content)
+        except Conflict as refusal:
+            if not {"offset", "status"} & refusal.details.keys():
+                raise
+            # What an earlier request had sent before its connection broke came in after its offset was told.
+            raise BackendUnavailable(refusal.message, hint=refusal.hint, details=refusal.details) from refusal
 
     async def finish(self, upload_id: str, sha256: str) -> dict[str, Any]:
         """Let the server compare the digest and publish the file."""
@@ -99,6 +141,12 @@ class ChunkSender:
         await self._call(f"{self._tools}-abort", {"upload_id": upload_id})
 
 
-def _encoded(file: BinaryIO, offset: int, size_bytes: int) -> str:
-    file.seek(offset)
-    return pybase64.b64encode(file.read(size_bytes)).decode("ascii")
+async def _cut(pieces: AsyncIterator[bytes], size_bytes: int) -> AsyncGenerator[bytes]:
+    pending = bytearray()
+    async for piece in pieces:
+        pending += piece
+        while len(pending) >= size_bytes:
+            yield bytes(pending[:size_bytes])
+            del pending[:size_bytes]
+    if pending:
+        yield bytes(pending)

@@ -1,0 +1,61 @@
+"""ComfyUI as a transfer sees it: behind comfy_mcp, or, by the method `direct`, without any server of ours."""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import SecretStr, ValidationError
+
+from mcp_toolserver.client import ToolClient
+from mcp_toolserver.errors import InvalidArguments
+from mcp_toolserver.tools import Call
+from mcp_toolserver.uploads.sender import CallTool
+from transfers.options import TransferOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Tools of comfy_mcp, whoever runs them; `served` is the server that does, None where this process does.
+
+    `address` tells one destination from another.
+    """
+
+    call: CallTool
+    address: str
+    served: ToolClient | None
+
+
+@asynccontextmanager
+async def destination_of(options: TransferOptions) -> AsyncGenerator[Destination]:
+    """Open the destination that the options name."""
+    if options.method != "direct":
+        async with ToolClient(options.comfy_url, options.comfy_token) as client:
+            yield Destination(client.call, options.comfy_url, client)
+        return
+    from comfy_mcp.app import build
+    from comfy_mcp.settings import ComfySettings
+
+    try:
+        settings = ComfySettings(
+            backend="comfyui",
+            comfyui_dir=options.comfyui_dir,
+            comfyui_api_url=options.comfyui_url,
+            aitk_url=options.aitk_url,
+            aitk_token=SecretStr(options.aitk_token) if options.aitk_token else None,
+            data_dir=options.state_dir / "comfyui",
+        )
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise InvalidArguments(
+            f"{problem['loc'][0]}: {problem['msg'].removeprefix('Value error, ')}",
+            hint="Check --comfyui-url and --comfyui-dir.",
+            details={"field": str(problem["loc"][0])},
+        ) from None
+    server = build(settings)
+
+    async def call(tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return await server.toolbox.call(tool, arguments, Call())
+
+    async with server.lifespan():
+        yield Destination(call, f"{settings.comfyui_dir or settings.comfyui_api_url}", None)
