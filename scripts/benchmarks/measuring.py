@@ -91,10 +91,10 @@ class Bench:
         print(f"{row} is left out: {why}", file=sys.stderr)
 
     @asynccontextmanager
-    async def server(self, name: str, data_dir: Path) -> AsyncGenerator[RunningServer]:
+    async def server(self, name: str, data_dir: Path, *options: str) -> AsyncGenerator[RunningServer]:
         """Run a server on what is embedded, for one measurement."""
         with data_dir.with_name(f"{data_dir.name}.log").open("wb") as log:
-            command = ["--port", "0", "--data-dir", str(data_dir), _ENGINE_OPTIONS[name], "embedded"]
+            command = ["--port", "0", "--data-dir", str(data_dir), _ENGINE_OPTIONS[name], "embedded", *options]
             async with running_server(name, command, log.fileno()) as running:
                 yield running
 

@@ -11,9 +11,11 @@ from typing import Any
 BENCH = Path(__file__).parents[2] / "scripts" / "bench.py"
 WANTED = {
     "tus_vs_disk", "tus_256k", "tus_1m", "tus_4m", "upload_whole", "chunks_256k", "chunks_1m",
-    "chunks_4m", "chunks_4m_rate", "download_lora", "download_model", "memory", "memory_tus", "memory_chunks",
+    "chunks_4m", "chunks_4m_rate", "download_lora", "download_model", "memory", "memory_tus",
     "rest_call", "rest_call_p99", "mcp_call", "mcp_call_p99", "mcp_2025_call", "startup_comfy_mcp", "startup_aitk_mcp",
-    "list_loras_10k", "lora_info_2gb", "check_100_nodes", "engine_overhead", "zip_import", "training_status",
+    "memory_pull", "memory_chunks_4m", "pull_vs_disk", "link", "link_known",
+    "list_loras_10k", "lora_info_2gb", "check_100_nodes", "engine_overhead",
+    "zip_import", "training_status",
 }  # fmt: skip
 
 
