@@ -1,5 +1,6 @@
 """Put the doors together: one Starlette app per server, behind one guard, and the ways to run it."""
 
+import ctypes
 import logging
 import socket
 import sys
@@ -33,6 +34,7 @@ from mcp_toolserver.uploads import tus
 log = logging.getLogger(__name__)
 
 CONTRACT_VERSION = "1.0"
+_M_ARENA_MAX = -8  # malloc.h of glibc
 _READ_BY_PAGES = ("X-Request-Id", "Mcp-Session-Id", *DOWNLOAD_HEADERS, *tus.ANSWER_HEADERS)
 Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 
@@ -214,6 +216,7 @@ def run_http(server: ToolServer, settings: ServerSettings) -> None:
         access_log=False,
         timeout_graceful_shutdown=5,
     )
+    _share_one_pool_of_memory()
     listener = _listen(server.identity.name, settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{listener.getsockname()[1]}"
@@ -227,6 +230,17 @@ async def run_stdio(server: ToolServer, public_url: str | None = None) -> None:
         identity.name, identity.version, identity.title, identity.instructions, server.toolbox, public_url
     )
     await serve_stdio(protocol, server.lifespan)
+
+
+def _share_one_pool_of_memory() -> None:
+    """Keep glibc from giving each thread a pool of its own, where the large blocks of uploads stay when they are free.
+
+    Threads take turns in Python anyway. Other C libraries have no such pools.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(_M_ARENA_MAX, 1)
 
 
 def _listen(name: str, host: str, port: int) -> socket.socket:

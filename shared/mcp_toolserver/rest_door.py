@@ -74,7 +74,7 @@ class RestDoor:
         request_id: str = request.state.request_id
         name: str | None = None
         try:
-            name, arguments = _read(await request.body())
+            name, arguments = _read(await _body(request))
             tool = self._toolbox.find(name).name
             call = Call(request_id=request_id, base_url=base_url(request, self._public_url), caller=caller_of(request))
             if "text/event-stream" in request.headers.get("accept", ""):
@@ -130,11 +130,22 @@ def caller_of(request: Request) -> str | None:
     return request.client.host if request.client else None
 
 
+async def _body(request: Request) -> bytearray:
+    """Return the body; unlike `request.body()`, in one block, which the request does not keep while the tool runs."""
+    announced = request.headers.get("content-length", "")
+    body, filled = bytearray(int(announced) if announced.isdecimal() else 0), 0
+    async for piece in request.stream():
+        body[filled : filled + len(piece)] = piece
+        filled += len(piece)
+    del body[filled:]
+    return body
+
+
 def _event(name: str, data: Any) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + orjson.dumps(data) + b"\n\n"
 
 
-def _read(body: bytes) -> tuple[str, Mapping[str, Any]]:
+def _read(body: bytearray) -> tuple[str, Mapping[str, Any]]:
     try:
         payload: Any = orjson.loads(body)
     except orjson.JSONDecodeError as error:
