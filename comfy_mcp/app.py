@@ -82,7 +82,12 @@ def build(settings: ComfySettings) -> ToolServer:
 def assemble(settings: ComfySettings) -> Assembled:
     """Build the server's objects; nothing is started or touched before its lifespan begins."""
     selection = Selection(_wanted(settings))
-    comfyui = ComfyUI(selection.address, lost_after_s=settings.lost_after_s)
+
+    async def engine_folder() -> Path | None:
+        embedded = (await selection.selected()).engine == "embedded"
+        return settings.data_dir / "comfyui" if embedded else settings.comfyui_dir
+
+    comfyui = ComfyUI(selection.address, lost_after_s=settings.lost_after_s, folder=engine_folder)
     models = Models(comfyui)
     folders = ModelFolders(
         comfyui,

@@ -10,7 +10,7 @@ comfyui_watch     from submission to the end of one prompt
 """
 
 import json
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -20,6 +20,7 @@ from uuid import uuid4
 
 import anyio
 import httpx
+from anyio import to_thread
 
 from comfy_mcp.engines.comfyui_history import Ending, OutputFile, QueueState, read_ending, read_queue
 from comfy_mcp.engines.comfyui_http import Address, AnswerLost, ComfyHttp, unavailable
@@ -34,6 +35,7 @@ from comfy_mcp.engines.comfyui_uploads import (
     upload_to_output,
 )
 from comfy_mcp.engines.comfyui_watch import Watch
+from comfy_mcp.engines.fresh_files import fresh_head
 from comfy_mcp.engines.port import Cancellation
 from comfy_mcp.workflows.graphs import Graph, is_list, is_object
 from mcp_toolserver.errors import BackendRejected, ToolError
@@ -64,17 +66,26 @@ class ModelRow:
 class ComfyUI:
     """One ComfyUI server, under one client id.
 
-    `lost_after_s` is how long an unfinished prompt waits for a server that does not answer, before it counts as lost.
+    `lost_after_s` is how long an unfinished prompt waits for a server that does not answer, before it counts as lost;
+    `folder` gives the server's own folder where that is on this disk.
     Every method raises BackendUnavailable when the server does not answer, and BackendRejected when what it answers
     makes no sense.
     """
 
-    def __init__(self, address: Address, *, client_id: str | None = None, lost_after_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        client_id: str | None = None,
+        lost_after_s: float = 60.0,
+        folder: Callable[[], Awaitable[Path | None]] | None = None,
+    ) -> None:
         self.address = address
         self.client_id = client_id or str(uuid4())
         self._http = ComfyHttp(address)
         self._socket = EventSocket(address, self.client_id)
         self._lost_after_s = lost_after_s
+        self._folder = folder
         self._object_info: Mapping[str, Any] | None = None
         self._object_info_connection: int | None = None
         self._object_info_lock = anyio.Lock()
@@ -269,6 +280,9 @@ class ComfyUI:
 
     async def head(self, file: OutputFile, size_bytes: int) -> bytes:
         """Return the first bytes of a file that a prompt wrote; empty where the server no longer has it."""
+        folder = await self._folder() if self._folder is not None else None
+        if folder is not None and (head := await to_thread.run_sync(fresh_head, folder, file, size_bytes)):
+            return head
         response = await self.open_file(file, {"range": f"bytes=0-{size_bytes - 1}"})
         head = b""
         try:
