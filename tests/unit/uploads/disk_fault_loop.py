@@ -1,7 +1,8 @@
 """Run one upload again and again, and let the disk or the process fail at every effect in turn: a program of its own.
 
-`python -m tests.unit.uploads.disk_fault_loop FAULT FOLDER`; FAULT is `die-before`, `die-after`, `full` or `read-only`.
-Prints how many effects had their turn. It forks, and so has no threads itself.
+`python -m tests.unit.uploads.disk_fault_loop FAULT WAY FOLDER`; FAULT is `die-before`, `die-after`, `full` or
+`read-only`; WAY is `parts`, or `whole` for one call, which replaces a LoRA that is there. Prints how many effects had
+their turn. It forks, and so has no threads itself.
 """
 
 import errno
@@ -10,7 +11,7 @@ import mmap
 import os
 import sys
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from tests.unit.uploads.conftest import UPLOAD_ID, encoded
 
 DIED = 9
 _LARGE_RANK = 2500
+_OLD = {"cat.safetensors": b"an older one"}
 
 
 class Ledger:
@@ -87,18 +89,33 @@ async def upload(loras: Path, data: bytes, told: Ledger) -> None:
     assert done.lora.supplied == {"trained": "today"}
 
 
-async def upload_in_spite(at: FaultAt, error: type[Exception], loras: Path, data: bytes, told: Ledger) -> None:
-    """Upload, and once more after the error that the fault is to become; any other is a defect."""
+async def replace_whole(loras: Path, data: bytes, told: Ledger) -> None:
+    """Send everything in one call, in the place of what is there."""
+    request = StartUpload(
+        filename="cat.safetensors", total_bytes=len(data), overwrite=True, metadata={"trained": "today"}
+    )
+    done = await LoraUploads(library_over([loras])).receive_whole(request, data)
+    assert done.lora.supplied == {"trained": "today"}
+
+
+Send = Callable[[Path, bytes, Ledger], Awaitable[None]]
+WAYS: dict[str, Send] = {"parts": upload, "whole": replace_whole}
+
+
+async def send_in_spite(
+    at: FaultAt, error: type[Exception], send: Send, loras: Path, data: bytes, told: Ledger
+) -> None:
+    """Send, and once more after the error that the fault is to become; any other is a defect."""
     try:
-        await upload(loras, data, told)
+        await send(loras, data, told)
     except error:
-        assert visible(loras) in ({}, {"cat.safetensors": data})
+        assert visible(loras) in ({}, _OLD, {"cat.safetensors": data})
         store = await LoraUploads(library_over([loras])).uploads()
         progress = await store.find(UPLOAD_ID)
         received = progress.received_bytes if progress else 0
         assert received >= told.received_bytes
         assert at.effect is not os.fdatasync or received == told.received_bytes, "bytes count that nothing confirmed"
-        await upload(loras, data, told)
+        await send(loras, data, told)
 
 
 def visible(loras: Path) -> dict[str, bytes]:
@@ -106,14 +123,14 @@ def visible(loras: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in loras.glob("*.safetensors")}
 
 
-def in_a_child(fault: str, nth: int, loras: Path, data: bytes, told: Ledger) -> int:
+def in_a_child(fault: str, send: Send, nth: int, loras: Path, data: bytes, told: Ledger) -> int:
     """Run the upload in a process of its own with a fault at the n-th effect (0: none); returns its exit status."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     status = 1
     try:
-        status = with_fault(fault, nth, loras, data, told)
+        status = with_fault(fault, send, nth, loras, data, told)
     except Exception:
         traceback.print_exc()
     finally:
@@ -122,26 +139,27 @@ def in_a_child(fault: str, nth: int, loras: Path, data: bytes, told: Ledger) -> 
         os._exit(status)
 
 
-def with_fault(fault: str, nth: int, loras: Path, data: bytes, told: Ledger) -> int:
+def with_fault(fault: str, send: Send, nth: int, loras: Path, data: bytes, told: Ledger) -> int:
     """Run the upload with a fault; returns 0, or 3 when there were fewer effects than that."""
 
     def refuse(code: int) -> None:
         raise OSError(code, os.strerror(code))
 
     if nth == 0:
-        anyio.run(upload, loras, data, told)
+        anyio.run(send, loras, data, told)
         return 0
     if fault.startswith("die"):
         at = FaultAt(nth, partial(os._exit, DIED), after=fault == "die-after")
-        anyio.run(upload, loras, data, told)
+        anyio.run(send, loras, data, told)
     else:
         code = errno.ENOSPC if fault == "full" else errno.EROFS
         at = FaultAt(nth, partial(refuse, code), only_writing=True)
-        anyio.run(upload_in_spite, at, InsufficientStorage if fault == "full" else Forbidden, loras, data, told)
+        error = InsufficientStorage if fault == "full" else Forbidden
+        anyio.run(send_in_spite, at, error, send, loras, data, told)
     return 0 if at.happened else 3
 
 
-def loop(fault: str, folder: Path) -> int:
+def loop(fault: str, way: str, folder: Path) -> int:
     """Give every effect its turn; returns how many there were."""
     # Large enough that its parts go past the page cache, and no two blocks are alike.
     dice = np.random.default_rng(1)
@@ -155,11 +173,14 @@ def loop(fault: str, folder: Path) -> int:
         nth += 1
         loras = folder / f"{nth}" / "loras"
         loras.mkdir(parents=True)
+        before = _OLD if way == "whole" else {}
+        for name, content in before.items():
+            (loras / name).write_bytes(content)
         told = Ledger()
-        status = in_a_child(fault, nth, loras, data, told)
+        status = in_a_child(fault, WAYS[way], nth, loras, data, told)
         if status == DIED:
-            assert visible(loras) in ({}, {"cat.safetensors": data}), f"effect {nth}: a partial file is visible"
-            status = in_a_child(fault, 0, loras, data, told)
+            assert visible(loras) in (before, {"cat.safetensors": data}), f"effect {nth}: a partial file is visible"
+            status = in_a_child(fault, WAYS[way], 0, loras, data, told)
         assert status in (0, 3), f"effect {nth}: failed"
         assert visible(loras) == {"cat.safetensors": data}, f"effect {nth}: another file"
         if status == 3:
@@ -167,4 +188,4 @@ def loop(fault: str, folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    print(loop(sys.argv[1], Path(sys.argv[2])))
+    print(loop(sys.argv[1], sys.argv[2], Path(sys.argv[3])))
