@@ -96,7 +96,8 @@ def find_name(wanted: str, names: tuple[str, ...], *, field: str, what: str) -> 
     # Of a short name, the extension that a caller leaves out is half of the letters.
     stems = {_same_stem(name): name for name in names}
     matches = closest(wanted, names) or [stems[stem] for stem in closest(_same_stem(wanted), stems)]
-    cure = f"Did you mean `{matches[0]}`?" if matches else f"`list-models` has the {what}s that there are."
+    lister = "list-loras" if what == "LoRA" else "list-models"
+    cure = f"{f'Did you mean `{matches[0]}`? ' if matches else ''}`{lister}` has the {what}s that there are."
     raise NotFound(
         f"Argument `{field}` is `{wanted}`: ComfyUI has no such {what}.",
         hint=cure,

@@ -29,7 +29,7 @@ class ValidateWorkflow(Arguments):
 
 
 class ListWorkflows(Arguments):
-    """List the graphs to start from, with the parameters that each takes."""
+    """List the graphs to start from, with the names of the parameters that each takes; get-workflow describes them."""
 
     family: str | None = Field(None, description="only those for this family of models: flux, sdxl, sd15, …")
 
@@ -85,7 +85,7 @@ class WorkflowSummary(Result):
     title: str = Field(description="name in words")
     description: str = Field(description="what it makes")
     family: str = Field(description="family of models that it is for")
-    parameters: list[WorkflowParameter] = Field(description="what can be set")
+    parameters: list[str] = Field(description="names of what can be set; get-workflow has more of each")
 
 
 class WorkflowList(Result):
@@ -137,7 +137,18 @@ def workflow_tools(checks: WorkflowChecks) -> list[AnyTool]:
     async def get(args: GetWorkflow, call: Call) -> WorkflowGraph:
         template = await to_thread.run_sync(find_template, args.name)
         graph = get_template(template.name, args.parameters)
-        return WorkflowGraph(**dict(_summary(template)), workflow=graph, mermaid=to_mermaid(graph))
+        return WorkflowGraph(
+            name=template.name,
+            title=template.title,
+            description=template.description,
+            family=template.family,
+            parameters=[
+                WorkflowParameter(name=parameter.name, description=parameter.description, default=parameter.default)
+                for parameter in template.parameters
+            ],
+            workflow=graph,
+            mermaid=to_mermaid(graph),
+        )
 
     return [
         Tool(name="validate-workflow", args=ValidateWorkflow, result=WorkflowCheck, effect=Effect.READ, run=validate),
@@ -152,10 +163,7 @@ def _summary(template: Template) -> WorkflowSummary:
         title=template.title,
         description=template.description,
         family=template.family,
-        parameters=[
-            WorkflowParameter(name=parameter.name, description=parameter.description, default=parameter.default)
-            for parameter in template.parameters
-        ],
+        parameters=[parameter.name for parameter in template.parameters],
     )
 
 

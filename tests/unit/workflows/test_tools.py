@@ -1,5 +1,6 @@
 """The tools around graphs, as a caller has them."""
 
+import json
 from typing import Any
 
 import pytest
@@ -123,8 +124,9 @@ async def test_workflows_are_listed_with_their_parameters() -> None:
     answer = await box.call("list-workflows", {}, Call())
     assert answer["total"] == len(answer["workflows"]) == 25
     flux = next(found for found in answer["workflows"] if found["name"] == "flux-lora-txt2img")
-    steps = next(parameter for parameter in flux["parameters"] if parameter["name"] == "steps")
-    assert steps == {"name": "steps", "description": "Sampling steps.", "default": 20}
+    assert {"prompt", "lora", "steps"} <= set(flux["parameters"])
+    # An agent pays for this answer with its context.
+    assert len(json.dumps(answer)) < 16_000
     assert (await box.call("list-workflows", {"family": "sd15"}, Call()))["total"] == 1
 
 
@@ -136,6 +138,8 @@ async def test_a_workflow_comes_filled_and_drawn_and_valid() -> None:
     assert (graph["3"]["inputs"]["text"], graph["7"]["inputs"]["steps"]) == ("a pixel_cat", 25)
     assert answer["mermaid"].startswith("flowchart LR\n")
     assert answer["parameters"][0]["name"] == "checkpoint"
+    steps = next(parameter for parameter in answer["parameters"] if parameter["name"] == "steps")
+    assert steps == {"name": "steps", "description": "Sampling steps.", "default": 20}
     assert (await validate(graph))["problems"] == []
 
 
