@@ -19,6 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from mcp_toolserver.errors import Conflict, InvalidArguments
+from mcp_toolserver.http_protocol import ZERO_COPY_SEND
 from mcp_toolserver.ranges import Answer, Validators, answer_for, wants_sha256
 from mcp_toolserver.tools import Report, unheard
 
@@ -282,6 +283,7 @@ class _FileSpan(StreamingResponse):
             self._batches(start, end), status_code=status_code, headers=headers, media_type="application/octet-stream"
         )
         self._file = file
+        self._span = start, end
 
     async def _batches(self, start: int, end: int) -> AsyncIterator[bytes]:
         position = start
@@ -295,9 +297,18 @@ class _FileSpan(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            if ZERO_COPY_SEND in scope.get("extensions", {}):
+                await self._hand_over(send)
+            else:
+                await super().__call__(scope, receive, send)
         finally:
             self._file.close()
+
+    async def _hand_over(self, send: Send) -> None:
+        start, end = self._span
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": ZERO_COPY_SEND, "file": self._file, "offset": start, "count": end - start})
+        await send({"type": "http.response.body", "body": b""})
 
 
 class _Span(StreamingResponse):

@@ -2,14 +2,22 @@
 
 Uvicorn stops reading a connection at 64 KiB that the app has not taken yet, and starts again when it has: a chunk of
 an upload then costs a turn of the event loop every 64 KiB. It also sends the head of an answer by itself, so that the
-caller wakes up twice.
+caller wakes up twice. And it knows of no files: what is downloaded is copied into the process and out of it.
 """
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
+import h11
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from mcp_toolserver.sending import can_send_files, send_file
+
+ZERO_COPY_SEND = "http.response.zerocopysend"
+"""The extension of ASGI by which an app lets a part of a file (`file`, `offset`, `count`) be sent."""
 
 READ_AHEAD_BYTES = 1024 * 1024
 _JOINED_BYTES = 64 * 1024
@@ -54,6 +62,16 @@ class _JoinedWrites(asyncio.Transport):
             self._waiting_bytes = 0
             self._transport.write(together)
 
+    async def emptied(self, flow: FlowControl) -> None:
+        """Wait until the system has everything that was written."""
+        self._send()
+        self._transport.set_write_buffer_limits(high=0)
+        try:
+            if flow.write_paused:
+                await flow.drain()
+        finally:
+            self._transport.set_write_buffer_limits()
+
     def close(self) -> None:
         self._send()
         self._transport.close()
@@ -74,9 +92,56 @@ class _JoinedWrites(asyncio.Transport):
         return self._transport.get_extra_info(name, default)
 
 
+class _Length:
+    """Stand for bytes that are sent by another way: whoever counts an answer's bytes needs no more of them."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._size_bytes = size_bytes
+
+    def __len__(self) -> int:
+        return self._size_bytes
+
+
 class LeanProtocol(H11Protocol):
     """Speak HTTP/1.1 as uvicorn does, by fewer system calls."""
 
+    def __init__(
+        self,
+        config: Any,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._inner_app = cast(ASGIApp, config.loaded_app)
+        if can_send_files:
+            self.app: Any = self._with_files
+
     def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(_JoinedWrites(transport, self.loop))
+        self._joined = _JoinedWrites(transport, self.loop)
+        super().connection_made(self._joined)
         self.flow = _Appetite(self.transport, self)
+
+    async def _with_files(self, scope: Scope, receive: Receive, send: Send) -> None:
+        cycle = self.cycle
+        if self._joined.get_extra_info("sslcontext") is None:
+            scope.setdefault("extensions", {})[ZERO_COPY_SEND] = {}
+
+        async def sending(message: Message) -> None:
+            if message["type"] == ZERO_COPY_SEND:
+                await self._send_file(cycle, message["file"].fileno(), message["offset"], message["count"])
+            else:
+                await send(message)
+
+        await self._inner_app(scope, receive, sending)
+
+    async def _send_file(self, cycle: RequestResponseCycle, file: int, offset: int, count: int) -> None:
+        await self._joined.emptied(self.flow)
+        if cycle.disconnected:
+            return
+        self.conn.send_with_data_passthrough(h11.Data(data=cast(bytes, _Length(count))))
+        try:
+            await send_file(self._joined.get_extra_info("socket").fileno(), file, offset, count)
+        except ConnectionError:
+            # As where it happens between two writes: the app is told that its caller is gone.
+            self._joined.abort()

@@ -1,10 +1,13 @@
 """Ranged downloads over a real socket."""
 
+import asyncio
 import base64
 import hashlib
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -13,11 +16,12 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aitk_mcp.app import create_app
 from mcp_toolserver.files import BATCH_BYTES, ranged_file_response
+from mcp_toolserver.http_protocol import ZERO_COPY_SEND
 from mcp_toolserver.ranges import Validators, answer_for, wants_sha256
 from tests.servers.aitk import settings_in
 from tests.servers.lora_server import lora_server
@@ -233,3 +237,59 @@ async def test_a_caller_who_leaves_does_not_disturb_the_next(url: str) -> None:
         async with httpx.AsyncClient() as client, client.stream("GET", url) as answer:
             assert await anext(answer.aiter_bytes(10))
     assert (await get(url)).content == DATA
+
+
+@pytest.mark.parametrize("hands_over", [True, False])
+async def test_a_file_is_handed_over_to_the_system_where_the_server_can(
+    file: Path, serve: Callable[[ASGIApp], str], hands_over: bool
+) -> None:
+    sent: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def watched(message: Message) -> None:
+            sent.append(message["type"])
+            await send(message)
+
+        if not hands_over:
+            scope["extensions"] = {}
+        await (await ranged_file_response(file, Request(scope)))(scope, receive, watched)
+
+    url = serve(Starlette(routes=[Mount("/", app)]))
+    async with httpx.AsyncClient() as client:
+        # One after the other on one connection: each answer ends where it says.
+        for wanted, data in ((None, DATA), ("bytes=5-9", DATA[5:10]), ("bytes=-7", DATA[-7:]), (None, DATA)):
+            answer = await client.get(url, headers={"Range": wanted} if wanted else {})
+            assert answer.content == data
+    assert (ZERO_COPY_SEND in sent) is hands_over
+
+
+async def test_a_slow_caller_gets_every_byte(url: str, file: Path) -> None:
+    reader, writer = await _asked_slowly(url)
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    received = bytearray()
+    while piece := await reader.read(8192):
+        received += piece
+    writer.close()
+    assert received == DATA
+
+
+async def test_a_file_that_is_cut_while_it_is_sent_does_not_pass_for_a_whole_one(url: str, file: Path) -> None:
+    reader, writer = await _asked_slowly(url)
+    await reader.readuntil(b"\r\n\r\n")
+    await asyncio.to_thread(os.truncate, file, 100_000)
+    received = await reader.read(-1)
+    writer.close()
+    assert len(received) < len(DATA)
+
+
+async def _asked_slowly(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Ask for a file by a connection that takes in little at once."""
+    parts = urlsplit(url)
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(connection, (parts.hostname, parts.port))
+    reader, writer = await asyncio.open_connection(sock=connection, limit=4096)
+    writer.write(f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n".encode())
+    return reader, writer
