@@ -84,13 +84,8 @@ def generation_tools(generation: Generation, jobs: Jobs, images: Images) -> list
         }
 
     async def generate(args: GenerateImage, call: Call) -> GeneratedImages:
-        request = ImageRequest(
-            loras=_loras(args.loras),
-            hires=None if args.hires is None else Hires(**args.hires.model_dump()),
-            controlnet=None if args.controlnet is None else ControlNetChoice(**args.controlnet.model_dump()),
-            **args.model_dump(exclude={"loras", "hires", "controlnet", "wait_s"}),
-        )
-        return GeneratedImages(**await finished(await generation.generate(request), args.wait_s, call))
+        state = await generation.generate(image_request(args))
+        return GeneratedImages(**await finished(state, args.wait_s, call))
 
     async def animate(args: GenerateVideo, call: Call) -> GeneratedVideo:
         request = AnimationRequest(loras=_loras(args.loras), **args.model_dump(exclude={"loras", "wait_s"}))
@@ -119,6 +114,16 @@ def generation_tools(generation: Generation, jobs: Jobs, images: Images) -> list
         Tool(name="execute-workflow", args=ExecuteWorkflow, result=GeneratedImages, effect=Effect.WRITE, run=execute),
         Tool(name="upload-image", args=UploadImage, result=UploadedImage, effect=Effect.WRITE, run=upload),
     ]
+
+
+def image_request(args: GenerateImage) -> ImageRequest:
+    """Return what the arguments ask for."""
+    return ImageRequest(
+        loras=_loras(args.loras),
+        hires=None if args.hires is None else Hires(**args.hires.model_dump()),
+        controlnet=None if args.controlnet is None else ControlNetChoice(**args.controlnet.model_dump()),
+        **args.model_dump(exclude={"loras", "hires", "controlnet", "wait_s"}),
+    )
 
 
 def _loras(arguments: tuple[LoraArgument, ...]) -> tuple[LoraChoice, ...]:
