@@ -45,6 +45,7 @@ class _Rendering:
 
     prompt_id: str
     stopping: bool = False
+    begun: bool = False
     ending: Ending | None = None
     ended: anyio.Event = field(default_factory=anyio.Event)
     events: list[JobEvent] = field(default_factory=list[JobEvent])
@@ -153,6 +154,8 @@ class Diffusers:
         if rendering is None:
             return "unknown"
         rendering.stopping = True
+        if not rendering.begun and rendering.ending is None:
+            rendering.end(Ending("cancelled"))
         with anyio.move_on_after(_CANCEL_SETTLES_S):
             await rendering.ended.wait()
         if rendering.ending is None:
@@ -213,9 +216,9 @@ class Diffusers:
 
         # Two at once would need the memory of two models.
         async with self._turn:
-            if rendering.stopping:
-                rendering.end(Ending("cancelled"))
+            if rendering.ending is not None:
                 return
+            rendering.begun = True
             rendering.tell(Started(prompt_id))
             rendering.tell(Executing(prompt_id, NODE_ID))
             try:

@@ -1,118 +1,148 @@
-"""Rendering with diffusers: a tiny random SD 1.5, made on the spot, on the CPU."""
+"""Rendering with diffusers: tiny random models of every family, made on the spot, on the CPU."""
 
-import json
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from comfy_mcp.engines.diffusers_models import DiffusersModel, models_in
-from comfy_mcp.engines.diffusers_pipelines import LoraWeights, PictureRequest, render
+from comfy_mcp.engines.diffusers_models import DiffusersModel
+from comfy_mcp.engines.diffusers_pipelines import LoraWeights, PictureRequest, missing_library, render
+from comfy_mcp.engines.diffusers_samplers import sampling_of
+from tests.diffusers.conftest import TinyModel
+from tests.diffusers.tiny_models import make_lora
 
 # What the libraries deprecate among themselves is no fault of ours.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-_WIDTH = 32
+FAMILIES = ("sd15", "sdxl", "flux")
+SAMPLERS = (
+    "euler",
+    "euler_ancestral",
+    "heun",
+    "dpm_2",
+    "dpm_2_ancestral",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "ddim",
+    "ddpm",
+    "uni_pc",
+    "lcm",
+)
+SPACINGS = ("simple", "sgm_uniform", "ddim_uniform", "karras", "exponential", "beta")
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> DiffusersModel:
-    torch: Any = import_module("torch")
-    diffusers: Any = import_module("diffusers")
-    transformers: Any = import_module("transformers")
-    folder = tmp_path_factory.mktemp("models")
-    words = [
-        "<|startoftext|>",
-        "<|endoftext|>",
-        *"abcdefghijklmnopqrstuvwxyz",
-        *(f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz"),
-    ]
-    (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    torch.manual_seed(0)
-    pipeline = diffusers.StableDiffusionPipeline(
-        unet=diffusers.UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(_WIDTH, _WIDTH),
-            layers_per_block=1,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            cross_attention_dim=_WIDTH,
-            attention_head_dim=8,
-            norm_num_groups=8,
-        ),
-        vae=diffusers.AutoencoderKL(block_out_channels=(_WIDTH,), latent_channels=4, norm_num_groups=8),
-        text_encoder=transformers.CLIPTextModel(
-            transformers.CLIPTextConfig(
-                hidden_size=_WIDTH,
-                intermediate_size=37,
-                num_attention_heads=4,
-                num_hidden_layers=2,
-                vocab_size=len(words),
-                bos_token_id=0,
-                eos_token_id=1,
-                pad_token_id=1,
-            )
-        ),
-        tokenizer=transformers.CLIPTokenizer(
-            str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77
-        ),
-        scheduler=diffusers.EulerDiscreteScheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.save_pretrained(str(folder / "tiny"))
-    [found] = models_in([folder])
-    return found
-
-
-def _request(seed: int = 3, loras: tuple[LoraWeights, ...] = ()) -> PictureRequest:
-    return PictureRequest(prompt="a cat", width=32, height=32, steps=2, guidance=5.0, seed=seed, loras=loras)
+def pictures(model: DiffusersModel, **more: Any) -> list[bytes] | None:
+    """Render with what a test does not care about, and return the pixels."""
+    asked: dict[str, Any] = {
+        "prompt": "a cat",
+        "width": 64,
+        "height": 64,
+        "steps": 2,
+        "guidance": 5.0,
+        "seed": 3,
+        "sampling": sampling_of(model.family, None, None)[0],
+        **more,
+    }
+    made = render(model, PictureRequest(**asked), _on)
+    return None if made is None else [picture.convert("RGB").tobytes() for picture in made]
 
 
 def _on(step: int, steps: int) -> bool:
     return True
 
 
-def test_a_seed_gives_the_same_picture_again(model: DiffusersModel) -> None:
-    heard: list[tuple[int, int]] = []
-
-    def hear(step: int, steps: int) -> bool:
-        heard.append((step, steps))
-        return True
-
-    first = render(model, _request(), hear)
-    assert model.family == "sd15"
-    assert first is not None
-    assert first[0].startswith(b"\x89PNG")
-    assert first == render(model, _request(), _on)
-    assert first != render(model, _request(seed=4), _on)
-    assert heard == [(1, 2), (2, 2)]
+@pytest.fixture
+def cat(tmp_path: Path) -> Path:
+    Image.new("RGB", (64, 64), "teal").save(tmp_path / "cat.png")
+    return tmp_path / "cat.png"
 
 
-def test_a_rendering_stops_between_steps(model: DiffusersModel) -> None:
-    heard: list[int] = []
-
-    def stop(step: int, steps: int) -> bool:
-        heard.append(step)
-        return False
-
-    assert render(model, _request(), stop) is None
-    assert heard == [1]
+@pytest.fixture
+def left_half(tmp_path: Path) -> Path:
+    mask = Image.new("L", (64, 64), 0)
+    mask.paste(255, (0, 0, 32, 64))
+    mask.save(tmp_path / "mask.png")
+    return tmp_path / "mask.png"
 
 
-def test_a_lora_works_by_its_strength(model: DiffusersModel, tmp_path: Path) -> None:
-    torch: Any = import_module("torch")
-    save: Any = import_module("safetensors.torch").save_file
-    key = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_v"
-    save(
-        {f"{key}.lora_A.weight": torch.randn(2, _WIDTH), f"{key}.lora_B.weight": torch.randn(_WIDTH, 2) * 9},
-        tmp_path / "a.safetensors",
+def test_nothing_of_the_extra_is_missing() -> None:
+    assert missing_library() is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_seed_gives_the_same_picture_again(tiny_model: TinyModel, family: str) -> None:
+    model = tiny_model(family)
+    assert model.family == family
+    first = pictures(model)
+    assert first == pictures(model)
+    assert first != pictures(model, seed=4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_lora_works_by_its_strength(tiny_model: TinyModel, tmp_path: Path, family: str) -> None:
+    path = make_lora(family, tmp_path / "a.safetensors")
+    plain, without, strong = (
+        pictures(tiny_model(family), loras=tuple(LoraWeights(path, strength) for strength in strengths))
+        for strengths in ((), (0.0,), (1.0,))
     )
-    plain = render(model, _request(), _on)
-    without = render(model, _request(loras=(LoraWeights(tmp_path / "a.safetensors", 0.0),)), _on)
-    strong = render(model, _request(loras=(LoraWeights(tmp_path / "a.safetensors", 1.0),)), _on)
     assert plain == without
     assert plain != strong
+
+
+def test_several_loras_work_together(tiny_model: TinyModel, tmp_path: Path) -> None:
+    one, two = (LoraWeights(make_lora("sd15", tmp_path / f"{seed}.safetensors", seed=seed), 1.0) for seed in (1, 2))
+    model = tiny_model("sd15")
+    assert len({str(pictures(model, loras=loras)) for loras in ((one,), (two,), (one, two))}) == 3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_picture_is_begun_with(tiny_model: TinyModel, cat: Path, family: str) -> None:
+    """The less of it is drawn anew, the more of it is left."""
+    little, much = (
+        pictures(tiny_model(family), image=cat, steps=4, denoise=denoise, width=None, height=None)
+        for denoise in (0.25, 1.0)
+    )
+    assert little is not None
+    assert len(little[0]) == 64 * 64 * 3
+    assert little != much
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_what_the_mask_leaves_open_is_drawn_anew(
+    tiny_model: TinyModel, cat: Path, left_half: Path, family: str
+) -> None:
+    made = pictures(tiny_model(family), image=cat, mask=left_half, steps=4, denoise=0.9)
+    assert made is not None
+    assert len(made[0]) == 64 * 64 * 3
+
+
+def test_as_many_pictures_as_asked_for(tiny_model: TinyModel) -> None:
+    made = pictures(tiny_model("sd15"), count=2)
+    assert made is not None
+    assert len(set(made)) == 2
+
+
+def test_every_step_is_heard_and_a_rendering_stops_after_one(tiny_model: TinyModel) -> None:
+    heard: list[tuple[int, int]] = []
+
+    def hear_and_stop(step: int, steps: int) -> bool:
+        heard.append((step, steps))
+        return step < 2
+
+    model = tiny_model("sd15")
+    request = PictureRequest(
+        prompt="a cat", width=64, height=64, steps=3, guidance=5.0, seed=3, sampling=sampling_of("sd15", None, None)[0]
+    )
+    assert render(model, request, hear_and_stop) is None
+    assert heard == [(0, 3), (1, 3), (2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "scheduler"),
+    [*((sampler, "normal") for sampler in SAMPLERS), *(("dpmpp_2m", scheduler) for scheduler in SPACINGS)],
+)
+def test_every_sampler_and_scheduler_that_is_promised_runs(tiny_model: TinyModel, sampler: str, scheduler: str) -> None:
+    sampling, warnings = sampling_of("sd15", sampler, scheduler)
+    assert (sampling.sampler, sampling.scheduler, warnings) == (sampler, scheduler, [])
+    assert pictures(tiny_model("sd15"), sampling=sampling, steps=3)

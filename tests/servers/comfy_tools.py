@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import anyio
 from PIL import Image
 
 from comfy_mcp.app import build
@@ -56,6 +57,24 @@ async def comfy_tools(settings: ComfySettings, call: Call | None = None) -> Asyn
     server = build(settings)
     async with server.lifespan():
         yield Tools(server.toolbox, call or Call(report=unheard, base_url="http://test"))
+
+
+async def until_stepping(tools: Tools, job_id: str) -> None:
+    """Return when a job samples."""
+    stepping = anyio.Event()
+
+    async def report(done: float, total: float | None = None, message: str | None = None) -> None:
+        if message and "step" in message:
+            stepping.set()
+
+    async with anyio.create_task_group() as tasks:
+
+        async def wait() -> None:
+            await Tools(tools.toolbox, Call(report=report))("wait-job", job_id=job_id, wait_s=60)
+
+        tasks.start_soon(wait)
+        await stepping.wait()
+        tasks.cancel_scope.cancel()
 
 
 def graph(steps: int = 2, seed: int = 1, prefix: str = "test") -> dict[str, Any]:

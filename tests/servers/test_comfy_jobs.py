@@ -9,14 +9,20 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import anyio
 import httpx
 import pytest
 
 from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, ToolError
-from mcp_toolserver.tools import Call
 from tests.conftest import server_process
-from tests.servers.comfy_tools import ENDLESS_STEPS, EngineUnderTest, Tools, comfy_tools, engine_process, graph
+from tests.servers.comfy_tools import (
+    ENDLESS_STEPS,
+    EngineUnderTest,
+    Tools,
+    comfy_tools,
+    engine_process,
+    graph,
+    until_stepping,
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,24 +35,6 @@ async def begin(tools: Tools, **arguments: Any) -> str:
     """Start a job and return its id without waiting for it."""
     result = await tools("execute-workflow", workflow=graph(**arguments), wait_s=0)
     return result["job_id"]
-
-
-async def until_stepping(tools: Tools, job_id: str) -> None:
-    """Return when a job samples."""
-    stepping = anyio.Event()
-
-    async def report(done: float, total: float | None = None, message: str | None = None) -> None:
-        if message and "step" in message:
-            stepping.set()
-
-    async with anyio.create_task_group() as tasks:
-
-        async def wait() -> None:
-            await Tools(tools.toolbox, Call(report=report))("wait-job", job_id=job_id, wait_s=60)
-
-        tasks.start_soon(wait)
-        await stepping.wait()
-        tasks.cancel_scope.cancel()
 
 
 async def test_a_finished_job_is_told_in_full(engine: EngineUnderTest, tmp_path: Path) -> None:
