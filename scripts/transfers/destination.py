@@ -3,8 +3,9 @@
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from anyio import to_thread
 from pydantic import SecretStr, ValidationError
 
 from mcp_toolserver.client import ToolClient
@@ -12,6 +13,9 @@ from mcp_toolserver.errors import InvalidArguments
 from mcp_toolserver.tools import Call
 from mcp_toolserver.uploads.sender import CallTool
 from transfers.options import TransferOptions
+
+if TYPE_CHECKING:
+    from mcp_toolserver.app import ToolServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,24 @@ async def destination_of(options: TransferOptions) -> AsyncGenerator[Destination
         async with ToolClient(options.comfy_url, options.comfy_token) as client:
             yield Destination(client.call, options.comfy_url, client)
         return
+    # To import all that comfy_mcp is made of takes a while, and reads many files.
+    server = await to_thread.run_sync(_comfy_mcp_for, options)
+
+    async def call(tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return await server.toolbox.call(tool, arguments, Call())
+
+    failure: Exception | None = None
+    async with server.lifespan():
+        try:
+            yield Destination(call, f"{options.comfyui_dir or options.comfyui_url}", None)
+        except Exception as error:
+            # The lifespan has tasks of its own, which would make a group of it.
+            failure = error
+    if failure is not None:
+        raise failure
+
+
+def _comfy_mcp_for(options: TransferOptions) -> "ToolServer":
     from comfy_mcp.app import build
     from comfy_mcp.settings import ComfySettings
 
@@ -48,14 +70,8 @@ async def destination_of(options: TransferOptions) -> AsyncGenerator[Destination
     except ValidationError as error:
         problem = error.errors()[0]
         raise InvalidArguments(
-            f"{problem['loc'][0]}: {problem['msg'].removeprefix('Value error, ')}",
+            f"{problem['loc'][0]}: {problem['msg'].removeprefix('Value error, ')}.",
             hint="Check --comfyui-url and --comfyui-dir.",
             details={"field": str(problem["loc"][0])},
         ) from None
-    server = build(settings)
-
-    async def call(tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        return await server.toolbox.call(tool, arguments, Call())
-
-    async with server.lifespan():
-        yield Destination(call, f"{settings.comfyui_dir or settings.comfyui_api_url}", None)
+    return build(settings)
