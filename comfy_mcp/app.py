@@ -132,7 +132,10 @@ def assemble(settings: ComfySettings) -> Assembled:
     # What an agent names by its address comes from there, and not from where that redirects to.
     web = Downloads(Outbound(replace(_outbound_policy(settings), same_host=True)), models, lambda kind: library)
     peer = AitkPeer(
-        settings.aitk_url or DEFAULT_AITK_URL, settings.aitk_token, is_configured=settings.aitk_url is not None
+        settings.aitk_url or DEFAULT_AITK_URL,
+        settings.aitk_token,
+        is_configured=settings.aitk_url is not None,
+        connections=settings.aitk_connections,
     )
     imports = Imports(peer, library, uploads)
     base_models = BaseModels(models, folders)
@@ -146,7 +149,7 @@ def assemble(settings: ComfySettings) -> Assembled:
     generation = Generation(
         jobs, NamedFiles(models, _describer(library)), base_models, checks, fallback, selected=selection.selected
     )
-    system = System(comfyui, selection.selected, folders.doubts)
+    system = System(comfyui, selection.selected, folders.doubts, fallback.told)
 
     @asynccontextmanager
     async def lifespan() -> AsyncGenerator[None]:

@@ -9,7 +9,7 @@ from comfy_mcp.engines.comfyui_history import QueueState
 from comfy_mcp.engines.selection import Selected
 from comfy_mcp.workflows.graphs import is_list, is_object
 from mcp_toolserver.app import BackendState
-from mcp_toolserver.errors import ToolError
+from mcp_toolserver.errors import BackendUnavailable, ToolError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,25 +33,36 @@ class SystemState:
     devices: tuple[Device, ...]
     queue: QueueState
     doubts: tuple[str, ...]
+    fallback: str
 
 
 class System:
-    """Look at the engine and free its memory; `doubts` tells what is wrong between the settings and the engine."""
+    """Look at the engine and free its memory.
+
+    `doubts` tells what is wrong between the settings and the engine, and `fallback` what renders while it is away.
+    """
 
     def __init__(
         self,
         comfyui: ComfyUI,
         selected: Callable[[], Awaitable[Selected]],
         doubts: Callable[[], Awaitable[Sequence[str]]],
+        fallback: Callable[[], Awaitable[str]],
     ) -> None:
         self._comfyui = comfyui
         self._selected = selected
         self._doubts = doubts
+        self._fallback = fallback
 
     async def state(self) -> SystemState:
-        """Return what the engine says of itself; raises BackendUnavailable."""
+        """Return what the engine says of itself; raises BackendUnavailable, which tells what renders instead."""
         selected = await self._selected()
-        stats = await self._comfyui.system_stats()
+        fallback = await self._fallback()
+        try:
+            stats = await self._comfyui.system_stats()
+        except BackendUnavailable as error:
+            error.hint = f"{error.hint or ''} {fallback}".strip()
+            raise
         system = _object(stats.get("system"))
         rows = stats.get("devices")
         return SystemState(
@@ -62,6 +73,7 @@ class System:
             devices=tuple(_device(row) for row in rows if is_object(row)) if is_list(rows) else (),
             queue=await self._comfyui.queue(),
             doubts=tuple(await self._doubts()),
+            fallback=fallback,
         )
 
     async def free(self) -> tuple[SystemState, SystemState]:
@@ -80,7 +92,8 @@ class System:
             stats = await self._comfyui.system_stats()
             doubts = await self._doubts()
         except ToolError as error:
-            return BackendState(state="unavailable", engine=selected.engine, url=selected.url, detail=error.as_text())
+            told = f"{error.as_text()} {await self._fallback()}"
+            return BackendState(state="unavailable", engine=selected.engine, url=selected.url, detail=told)
         return BackendState(
             state="ok",
             engine=selected.engine,

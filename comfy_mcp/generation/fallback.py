@@ -73,6 +73,14 @@ class Fallback:
         """Tell whether diffusers and a model for it are on this machine."""
         return await to_thread.run_sync(missing_library) is None and bool(await self._engine.models())
 
+    async def told(self) -> str:
+        """Return what renders pictures while ComfyUI does not answer, or what is lacking for that, in a sentence."""
+        models = await self._engine.models()
+        if not models or await to_thread.run_sync(missing_library) is not None:
+            return self.offer
+        names = ", ".join(f"`{model.name}` ({title_of(model.family)})" for model in models)
+        return f"While ComfyUI does not answer, diffusers renders pictures in this server, with {names}."
+
     @property
     def offer(self) -> str:
         """Return what there is to do so that diffusers can stand in, for errors."""

@@ -40,6 +40,7 @@ class SystemInfo(Result):
     devices: list[DeviceInfo] = Field(description="devices that render")
     queue_running: int = Field(description="prompts that run")
     queue_pending: int = Field(description="prompts that wait")
+    fallback: str = Field(description="what renders pictures while ComfyUI does not answer, or what it lacks for that")
     warnings: list[str] = Field(description="what the caller should know")
 
 
@@ -67,6 +68,7 @@ def system_tools(system: System) -> list[AnyTool]:
             devices=_devices(state),
             queue_running=len(state.queue.running),
             queue_pending=len(state.queue.pending),
+            fallback=state.fallback,
             warnings=[*([_EMBEDDED] if embedded else []), *state.doubts],
         )
 

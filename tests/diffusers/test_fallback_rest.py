@@ -159,3 +159,10 @@ def test_comfyui_is_not_replaced_where_it_is_asked_for(server: Server) -> None:
 def test_what_only_comfyui_does_says_so(server: Server) -> None:
     assert server.error("generate-video", prompt="a cat")["code"] == "backend_unavailable"
     assert server.error("execute-workflow", workflow={"1": {}})["code"] == "backend_unavailable"
+
+
+def test_the_system_names_the_fallback(server: Server) -> None:
+    health = httpx.get(f"{server.url}/health").json()["backend"]
+    assert health["state"] == "unavailable"
+    assert "`tiny-sdxl`" in health["detail"]
+    assert "`tiny-sdxl`" in server.error("get-system-info")["hint"]
