@@ -30,7 +30,7 @@ Sync = Callable[[], Awaitable[object]]
 
 
 class Incoming:
-    """One body of an upload; memory holds three batches at most, however long it is."""
+    """One body of an upload; memory holds two batches at most, however long it is: one comes while one is written."""
 
     def __init__(self, write: Write, sync: Sync, offset: int, *, silence_s: float = SILENCE_S) -> None:
         self._write = write
@@ -46,7 +46,7 @@ class Incoming:
 
         Raises what `write` or `sync` raised; then what was received after that is dropped.
         """
-        sender, receiver = create_memory_object_stream[list[bytes]](1)
+        sender, receiver = create_memory_object_stream[list[bytes]](0)
         async with create_task_group() as tasks:
             tasks.start_soon(self._write_all, receiver, tasks)
             async with sender:
