@@ -58,6 +58,13 @@ class ComfySettings(ServerSettings):
         f"{DEFAULT_AITK_URL}, if one answers there",
     )
     aitk_token: SecretStr | None = Field(default=None, description="token of that aitk_mcp")
+    aitk_connections: int = Field(
+        default=1,
+        ge=1,
+        le=8,
+        description="connections that import-lora fetches a model by; more than one is faster only over a network that "
+        "slows each of them",
+    )
     download_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="hosts that models may be downloaded from, comma-separated; `.example.org` has all below it, and a "

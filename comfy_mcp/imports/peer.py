@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPResponse
 from ipaddress import ip_address
 from pathlib import Path
@@ -12,6 +13,7 @@ from urllib.parse import quote, unquote, urlsplit
 from anyio import Lock, to_thread
 from pydantic import SecretStr
 
+from comfy_mcp.imports.parallel import by_several
 from comfy_mcp.imports.reading import READING_ERRORS, answer_to_get
 from mcp_toolserver.client import ToolClient
 from mcp_toolserver.errors import BackendRejected, BackendUnavailable, Unauthorized
@@ -46,8 +48,9 @@ class PeerModel:
 class AitkPeer:
     """One aitk_mcp: the one that was configured, or whatever answers as one at the default address."""
 
-    def __init__(self, url: str, token: SecretStr | None, *, is_configured: bool = True) -> None:
+    def __init__(self, url: str, token: SecretStr | None, *, is_configured: bool = True, connections: int = 1) -> None:
         self.url = url
+        self._connections = connections
         self._is_configured = is_configured
         self._token = token.get_secret_value() if token else None
         self._client: ToolClient | None = None
@@ -107,27 +110,32 @@ class AitkPeer:
             return None
         return unquote(theirs.path.removeprefix(_MODELS))
 
-    async def bytes_of(self, model: PeerModel, offset: int) -> AsyncGenerator[bytes]:
+    def bytes_of(self, model: PeerModel, offset: int) -> AsyncGenerator[bytes]:
         """Yield a model's bytes from `offset` on.
 
-        Raises SourceChanged where they are others by now, and BackendUnavailable where the connection breaks.
+        Raises SourceChanged where they are others by now, and BackendUnavailable where a connection breaks.
         """
+        if self._connections == 1:
+            return self._span(model, offset, model.size_bytes)
+        return by_several(partial(self._span, model), offset, model.size_bytes, self._connections)
+
+    async def _span(self, model: PeerModel, offset: int, end: int) -> AsyncGenerator[bytes]:
         authorization = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         headers = {"Accept-Encoding": "identity", **authorization}
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
+        if offset or end < model.size_bytes:
+            headers["Range"] = f"bytes={offset}-{end - 1}"
         if model.etag is not None:
             headers["If-Match"] = model.etag
         try:
             url = f"{self.url}{_MODELS}{quote(model.model_path)}"
             async with answer_to_get(url, headers) as body, aclosing(body.pieces()) as pieces:
-                _require_bytes(body.answer, model, offset)
+                _require_bytes(body.answer, model, offset, end)
                 async for piece in pieces:
                     offset += len(piece)
                     yield piece
         except READING_ERRORS as error:
             raise self._silent(f"the connection broke ({type(error).__name__}).") from error
-        if offset < model.size_bytes:
+        if offset < end:
             raise self._silent("the connection ended early.")
 
     async def _opened(self) -> ToolClient:
@@ -172,13 +180,15 @@ def _is_loopback(host: str | None) -> bool:
         return False
 
 
-def _require_bytes(answer: HTTPResponse, model: PeerModel, offset: int) -> None:
+def _require_bytes(answer: HTTPResponse, model: PeerModel, offset: int, end: int) -> None:
     if answer.status in (_PRECONDITION_FAILED, 404):
         raise SourceChanged
-    span = answer.headers.get("content-range", "")
-    is_part = answer.status == 206 and span.startswith(f"bytes {offset}-") and span.endswith(f"/{model.size_bytes}")
-    is_whole = answer.status == 200 and answer.headers.get("content-length") == str(model.size_bytes)
-    if is_part if offset else is_whole:
+    if (offset, end) == (0, model.size_bytes):
+        is_right = answer.status == 200 and answer.headers.get("content-length") == str(end)
+    else:
+        span = f"bytes {offset}-{end - 1}/{model.size_bytes}"
+        is_right = answer.status == 206 and answer.headers.get("content-range") == span
+    if is_right:
         return
     if answer.status in (200, 206, 416):
         # Another length: without a tag, this is how it shows.

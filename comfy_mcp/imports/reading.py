@@ -5,9 +5,10 @@ An HTTP client in the event loop wakes up for every 64 KiB; where a disk is to b
 
 import time
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from socket import SHUT_RDWR, socket
 from urllib.parse import urlsplit
 
 from anyio import CancelScope, to_thread
@@ -58,12 +59,30 @@ async def answer_to_get(url: str, headers: Mapping[str, str]) -> AsyncGenerator[
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
 
+    opened: list[socket] = []
+
     def ask() -> HTTPResponse:
+        connection.connect()
+        opened.append(connection.sock)
         connection.request("GET", parts.path, headers=dict(headers))
         return connection.getresponse()
 
+    def close() -> None:
+        # A thread may wait for bytes of it yet, and would go on doing so after a mere close.
+        for each in opened:
+            with suppress(OSError):
+                each.shutdown(SHUT_RDWR)
+        connection.close()
+
     try:
-        yield BodyReader(await to_thread.run_sync(ask))
-    finally:
+        answer = await to_thread.run_sync(ask, abandon_on_cancel=True)
+        try:
+            yield BodyReader(answer)
+        finally:
+            with CancelScope(shield=True):
+                await to_thread.run_sync(close)
+                await to_thread.run_sync(answer.close)
+    except BaseException:
         with CancelScope(shield=True):
-            await to_thread.run_sync(connection.close)
+            await to_thread.run_sync(close)
+        raise

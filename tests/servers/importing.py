@@ -131,6 +131,7 @@ async def importing(
     cache_file: Path,
     *,
     token: str | None = None,
+    connections: int = 1,
     policy: OutboundPolicy | None = None,
     comfyui_url: str = "http://127.0.0.1:9",
 ) -> AsyncGenerator[Toolbox]:
@@ -141,7 +142,7 @@ async def importing(
     library = library_over([loras], cache_file)
     comfyui = ComfyUI(fixed(comfyui_url))
     uploads = LoraUploads(library)
-    peer = AitkPeer(url, SecretStr(token) if token else None)
+    peer = AitkPeer(url, SecretStr(token) if token else None, connections=connections)
     imports = Imports(peer, library, uploads, patience=QUICK)
     downloads = Downloads(
         Outbound(policy or OutboundPolicy(setting="COMFY_MCP_DOWNLOAD_HOSTS")),

@@ -1,13 +1,16 @@
 """import-lora when something breaks in the middle: connections, disks, either server, and the model itself."""
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from subprocess import Popen
 
+import anyio
 import httpx
 import pytest
 
+from comfy_mcp.imports.parallel import SEGMENT_BYTES
 from mcp_toolserver.errors import BackendUnavailable, Conflict, InsufficientStorage
 from mcp_toolserver.tools import Call
 from mcp_toolserver.uploads.digests import DigestMismatch
@@ -28,7 +31,7 @@ async def pair(tmp_path: Path, serve: Serve) -> AsyncGenerator[Pair]:
 
 def starts(pair: Pair) -> list[int]:
     """Return where each request for bytes began."""
-    return [int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0 for asked in pair.road.asked]
+    return [int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0 for asked in pair.road.asked]
 
 
 async def test_a_broken_pull_goes_on_where_it_stopped(pair: Pair) -> None:
@@ -117,6 +120,49 @@ async def test_a_full_disk_is_told_and_what_came_is_kept(pair: Pair, method: str
     assert (pair.loras / "cat.safetensors").read_bytes() == LORA
     if method == "pull":
         assert starts(pair)[-1] >= 2_000_000
+
+
+async def test_several_connections_bring_the_same_file(tmp_path: Path, serve: Serve) -> None:
+    lora = lora_bytes(3 * SEGMENT_BYTES + 77)
+    async with pair_of(tmp_path, serve, connections=3) as pair:
+        save_model(pair.outputs, lora)
+        await pair.bring(method="pull")
+        assert (pair.loras / "cat.safetensors").read_bytes() == lora
+        assert sorted(starts(pair)) == [0, SEGMENT_BYTES, 2 * SEGMENT_BYTES, 3 * SEGMENT_BYTES]
+        pair.road.asked.clear()
+        pair.road.cuts = [1_000_000, 1_000_000]
+        await pair.bring(method="pull", filename="again.safetensors")
+        assert (pair.loras / "again.safetensors").read_bytes() == lora
+        newer = lora_bytes(2 * SEGMENT_BYTES, seed=1)
+        retraining = asyncio.Lock()
+
+        async def retrain(sent: int) -> None:
+            async with retraining:
+                # No segment comes whole before the model is another one.
+                if pair.road.at_piece is not None:
+                    await asyncio.to_thread(save_model, pair.outputs, newer)
+                    pair.road.at_piece = None
+
+        pair.road.at_piece = retrain
+        await pair.bring(method="pull", filename="newer.safetensors")
+        assert (pair.loras / "newer.safetensors").read_bytes() == newer
+        assert pair.leftovers() == []
+
+
+async def test_a_server_that_stops_does_not_wait_for_a_peer_that_is_silent(tmp_path: Path, serve: Serve) -> None:
+    is_over = threading.Event()
+
+    async def hold(sent: int) -> None:
+        if sent > 3_000_000:
+            await asyncio.to_thread(is_over.wait)
+
+    with anyio.fail_after(30):
+        async with pair_of(tmp_path, serve) as pair:
+            save_model(pair.outputs, LORA)
+            pair.road.at_piece = hold
+            while not (await pair.bring(method="pull", wait_s=0.01))["received_bytes"]:
+                pass
+    is_over.set()
 
 
 class Killing:
