@@ -45,12 +45,13 @@ class ImageLink:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredImage:
-    """An uploaded image: the name that LoadImage takes, and its size in pixels and bytes."""
+    """An uploaded image: the name that LoadImage takes, its size in pixels and bytes, and whether any part is clear."""
 
     name: str
     width: int
     height: int
     size_bytes: int
+    transparent: bool
 
 
 class Images:
@@ -152,7 +153,7 @@ class Images:
                 hint=f"Send the plain name `{name.name}`.",
                 details={"field": "filename", "value": filename},
             )
-        width, height = await to_thread.run_sync(partial(_inspect, content, filename))
+        (width, height), transparent = await to_thread.run_sync(partial(_inspect, content, filename))
         if name.suffix.lower() not in _IMAGE_SUFFIXES:
             raise InvalidArguments(
                 f"`filename` is {filename!r}: LoadImage finds only names that end as pictures do.",
@@ -166,7 +167,7 @@ class Images:
                 raise
             # It renders while ComfyUI is away, and wants to begin with a picture too.
             stored = await self._diffusers.keep_input(name.name, content, overwrite=overwrite)
-        return StoredImage(name=stored, width=width, height=height, size_bytes=len(content))
+        return StoredImage(name=stored, width=width, height=height, size_bytes=len(content), transparent=transparent)
 
     async def _own_url(self, record: JobRecord, file: JobFile) -> str:
         path = await self._jobs.engine_of(record).local_path(_output(file))
@@ -260,13 +261,17 @@ def _suffix(file: JobFile) -> str:
     return suffix if suffix.isascii() and suffix[1:].isalnum() and len(suffix) < 8 else ""
 
 
-def _inspect(content: bytes, filename: str) -> tuple[int, int]:
+def _inspect(content: bytes, filename: str) -> tuple[tuple[int, int], bool]:
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(BytesIO(content), formats=_IMAGE_FORMATS) as image:
-            size = image.size
+            size, may_be_clear = image.size, image.has_transparency_data
             image.verify()
+        if not may_be_clear:
+            return size, False
+        with Image.open(BytesIO(content), formats=_IMAGE_FORMATS) as image:
+            lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
         # Pillow names the object that it read from, which says nothing to a caller.
         why = "its bytes are of no format known here" if isinstance(error, UnidentifiedImageError) else str(error)
@@ -275,4 +280,4 @@ def _inspect(content: bytes, filename: str) -> tuple[int, int]:
             hint=f"Send one of {', '.join(_IMAGE_FORMATS)}.",
             details={"filename": filename, "size_bytes": len(content)},
         ) from None
-    return size
+    return size, lowest != 255

@@ -50,6 +50,12 @@ class GeneratedVideo(GeneratedImages):
     duration_s: float = Field(description="length of the video, in seconds")
 
 
+_CLEAR = (
+    "Parts of this picture are transparent. As a `mask`, its colours count and not its transparency: send one that is "
+    "white where the picture is to be drawn anew, and black elsewhere."
+)
+
+
 class UploadedImage(Result):
     """A picture that was stored."""
 
@@ -57,6 +63,7 @@ class UploadedImage(Result):
     width: int = Field(description="width in pixels")
     height: int = Field(description="height in pixels")
     size_bytes: int = Field(description="size in bytes")
+    warnings: list[str] = Field(description="what the caller should know")
 
 
 def generation_tools(generation: Generation, jobs: Jobs, images: Images) -> list[AnyTool]:
@@ -106,7 +113,13 @@ def generation_tools(generation: Generation, jobs: Jobs, images: Images) -> list
     async def upload(args: UploadImage, call: Call) -> UploadedImage:
         content = await to_thread.run_sync(partial(decode_base64, args.content, field="content"))
         stored = await images.upload(args.filename, content, overwrite=args.overwrite)
-        return UploadedImage(name=stored.name, width=stored.width, height=stored.height, size_bytes=stored.size_bytes)
+        return UploadedImage(
+            name=stored.name,
+            width=stored.width,
+            height=stored.height,
+            size_bytes=stored.size_bytes,
+            warnings=[_CLEAR] if stored.transparent else [],
+        )
 
     return [
         Tool(name="generate-image", args=GenerateImage, result=GeneratedImages, effect=Effect.WRITE, run=generate),

@@ -3,10 +3,12 @@
 import base64
 import shutil
 from collections.abc import Generator
+from io import BytesIO
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from PIL import Image
 
 from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.engines.comfyui_http import fixed
@@ -83,9 +85,21 @@ async def test_an_uploaded_picture_is_named_as_it_was_stored(engine: EngineUnder
         first = await tools("upload-image", filename=name, data=base64.b64encode(png()).decode())
         other = await tools("upload-image", filename=name, content=base64.b64encode(png(8, 8)).decode())
         same = await tools("upload-image", filename=name, content=base64.b64encode(png(9, 9)).decode(), overwrite=True)
-    assert first == {"name": name, "width": 48, "height": 32, "size_bytes": len(png())}
+    assert first == {"name": name, "width": 48, "height": 32, "size_bytes": len(png()), "warnings": []}
     assert other["name"] != name
     assert same["name"] == name
+
+
+async def test_a_transparent_mask_is_warned_of(engine: EngineUnderTest, tmp_path: Path) -> None:
+    async with comfy_tools(engine.settings(tmp_path)) as tools:
+        for lightest, warnings in ((0, 1), (255, 0)):
+            picture = BytesIO()
+            Image.new("RGBA", (8, 8), (255, 255, 255, lightest)).save(picture, "PNG")
+            stored = await tools(
+                "upload-image", filename=f"{lightest}.png", content=base64.b64encode(picture.getvalue()).decode()
+            )
+            assert len(stored["warnings"]) == warnings
+            assert all("transparent" in warning for warning in stored["warnings"])
 
 
 @pytest.mark.parametrize(
