@@ -5,13 +5,13 @@ store, so that an import goes on where it broke off, also after either server wa
 """
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import monotonic, time
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID, uuid4, uuid5
 
 import anyio
@@ -19,6 +19,7 @@ import orjson
 from anyio import to_thread
 from anyio.abc import TaskGroup
 
+from comfy_mcp.imports.job import Choice, Import, ImportedBody, Wanted
 from comfy_mcp.imports.local import is_here, local_bytes
 from comfy_mcp.imports.peer import AitkPeer, PeerModel, SourceChanged
 from comfy_mcp.imports.placing import place
@@ -26,7 +27,7 @@ from comfy_mcp.loras.info import LoraInfo
 from comfy_mcp.loras.loras import LoraLibrary
 from comfy_mcp.loras.names import accepted_name
 from comfy_mcp.loras.uploads import LoraUploads
-from mcp_toolserver.errors import BackendRejected, BackendUnavailable, Conflict, Internal, NotFound, ToolError
+from mcp_toolserver.errors import Conflict, Internal, NotFound, ToolError
 from mcp_toolserver.files import make_folder
 from mcp_toolserver.retries import Patience, patiently
 from mcp_toolserver.tools import Report, unheard
@@ -37,53 +38,9 @@ from mcp_toolserver.uploads.store import disk_errors
 
 log = logging.getLogger(__name__)
 
-Method = Literal["reflink", "link", "copy", "pull"]
-Choice = Literal["auto", "link", "copy", "pull"]
 _NAMES = UUID("b3d7a5f0-9a61-4c0e-8a55-6f6a3f2f1c11")
 _TRIES = 3
 _STALE_S = 3600.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """Which model is to come, by which way, and under which name; that of the model where it is None.
-
-    With `sha256` (hex) only that state of the model will do.
-    """
-
-    model_path: str
-    filename: str | None = None
-    sha256: str | None = None
-    overwrite: bool = False
-    way: Choice = "auto"
-
-
-@dataclass(slots=True)
-class Import:
-    """One import: how far it is, and how it ended; `upload_id` is the upload that its bytes go through."""
-
-    wanted: Wanted
-    caller: str | None
-    filename: str | None = None
-    model: PeerModel | None = None
-    method: Method | None = None
-    upload_id: str | None = None
-    received_bytes: int = 0
-    lora: LoraInfo | None = None
-    already_there: bool = False
-    seconds: float | None = None
-    error: ToolError | None = None
-    changed: anyio.Event = field(default_factory=anyio.Event)
-
-    @property
-    def is_over(self) -> bool:
-        """Tell whether it ended, well or not."""
-        return self.lora is not None or self.error is not None
-
-    def note(self) -> None:
-        """Wake those who wait for news."""
-        self.changed.set()
-        self.changed = anyio.Event()
 
 
 class Imports:
@@ -175,6 +132,7 @@ class Imports:
                 log.info("a model changed during its import", extra={"model_path": model.model_path})
                 if job.upload_id is not None:
                     await self._uploads.abort(job.upload_id)
+                    job.upload_id = None
         raise Conflict(
             f"`{job.wanted.model_path}` changed each time while it was imported: a trainer is writing it.",
             hint="Import it once its training has ended, or a checkpoint, or export it by `export-model` of aitk_mcp.",
@@ -283,12 +241,12 @@ class Imports:
         job.received_bytes = progress.received_bytes
         if progress.state is not State.RECEIVING:
             return
-        body = _Body(source(progress.received_bytes), job)
+        body = ImportedBody(source(progress.received_bytes), job)
         await uploads.receive(upload_id, progress.received_bytes, body.pieces())
         if body.failure is not None:
             raise body.failure
         if not (await uploads.status(upload_id)).complete:
-            raise SourceChanged
+            raise self._peer.silent("nothing more came.")
 
     async def _free_id(self, request: StartUpload) -> str:
         """Return the id by which this very import is known, in every run of the server, until it has ended."""
@@ -307,26 +265,6 @@ class Imports:
     def _said_of(self, model: PeerModel) -> dict[str, Any]:
         source = {"server": self._peer.url, "model_path": model.model_path}
         return {"source": source, "training_config": model.training_config}
-
-
-class _Body:
-    """A model's bytes on their way into an upload: what is received is counted, and what breaks it off is kept."""
-
-    def __init__(self, source: AsyncGenerator[bytes], job: Import) -> None:
-        self._source = source
-        self._job = job
-        self.failure: BackendUnavailable | BackendRejected | SourceChanged | None = None
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield the bytes, and end early where they break off: what came until then is kept."""
-        try:
-            async with aclosing(self._source):
-                async for piece in self._source:
-                    yield piece
-                    self._job.received_bytes += len(piece)
-                    self._job.note()
-        except (BackendUnavailable, BackendRejected, SourceChanged) as error:
-            self.failure = error
 
 
 def _no_way(model: PeerModel, way: Choice, *, is_here: bool) -> Conflict:

@@ -85,7 +85,7 @@ class AitkPeer:
                 details={"url": self.url, "setting": "COMFY_MCP_AITK_TOKEN"},
             ) from error
         except BackendUnavailable as error:
-            raise self._silent(error.message) from error
+            raise self.silent(error.message) from error
         return PeerModel(
             model_path=told["model_path"],
             filename=told["filename"],
@@ -134,9 +134,9 @@ class AitkPeer:
                     offset += len(piece)
                     yield piece
         except READING_ERRORS as error:
-            raise self._silent(f"the connection broke ({type(error).__name__}).") from error
+            raise self.silent(f"the connection broke ({type(error).__name__}).") from error
         if offset < end:
-            raise self._silent("the connection ended early.")
+            raise self.silent("the connection ended early.")
 
     async def _opened(self) -> ToolClient:
         async with self._opening:
@@ -160,7 +160,8 @@ class AitkPeer:
                 details={"url": self.url, "setting": "COMFY_MCP_AITK_URL"},
             )
 
-    def _silent(self, reason: str) -> BackendUnavailable:
+    def silent(self, reason: str) -> BackendUnavailable:
+        """Say that the peer cannot be reached, and why."""
         if self._is_configured or self._is_known:
             said = f"The aitk_mcp at {self.url} cannot be reached: {reason}"
         else:

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from anyio import CancelScope, to_thread
 
-TIMEOUT_S = 60.0
-"""A sender that is silent for this long is gone."""
+TIMEOUT_S = 45.0
+"""A sender that is silent for this long is gone; an upload would give it up a little later."""
 _BITE_BYTES = 1024 * 1024
 _LONGEST_BITE_S = 0.1
 

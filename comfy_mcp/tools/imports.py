@@ -5,7 +5,8 @@ from typing import ClassVar, Literal
 
 from pydantic import AliasChoices, Field
 
-from comfy_mcp.imports.imports import Choice, Import, Imports, Method, Wanted
+from comfy_mcp.imports.imports import Imports
+from comfy_mcp.imports.job import Choice, Import, Method, Wanted
 from comfy_mcp.imports.peer import AitkPeer
 from comfy_mcp.loras.loras import LoraLibrary
 from comfy_mcp.models.downloads import Downloads

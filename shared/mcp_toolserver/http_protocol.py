@@ -6,6 +6,7 @@ caller wakes up twice. And it knows of no files: what is downloaded is copied in
 """
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any, cast
 
 import h11
@@ -122,7 +123,7 @@ class LeanProtocol(H11Protocol):
         super().connection_made(self._joined)
         self.flow = _Appetite(self.transport, self)
 
-    async def _with_files(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _with_files(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         cycle = self.cycle
         if self._joined.get_extra_info("sslcontext") is None:
             scope.setdefault("extensions", {})[ZERO_COPY_SEND] = {}
@@ -133,7 +134,7 @@ class LeanProtocol(H11Protocol):
             else:
                 await send(message)
 
-        await self._inner_app(scope, receive, sending)
+        return self._inner_app(scope, receive, sending)
 
     async def _send_file(self, cycle: RequestResponseCycle, file: int, offset: int, count: int) -> None:
         await self._joined.emptied(self.flow)

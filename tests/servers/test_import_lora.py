@@ -11,8 +11,11 @@ import pytest
 from starlette.applications import Starlette
 
 from aitk_mcp.app import create_app
+from comfy_mcp.settings import ComfySettings
 from mcp_toolserver.errors import BackendRejected, BackendUnavailable, Conflict, InvalidArguments, NotFound
+from tests.fakes.comfyui_elsewhere import Elsewhere
 from tests.servers.aitk import settings_in
+from tests.servers.comfy_tools import comfy_tools
 from tests.servers.importing import Pair, Serve, importing, in_one_task, lora_bytes, pair_of, save_model, sha256
 from tests.servers.lora_server import lora_server
 
@@ -94,6 +97,23 @@ async def test_the_address_of_a_model_is_as_good_as_its_path(pair: Pair) -> None
     url = f"{pair.url.replace('127.0.0.1', 'localhost')}/models/cat/cat.safetensors"
     result = await pair.bring(url=url)
     assert (result["source"], result["method"] in ("link", "reflink")) == ("cat/cat.safetensors", True)
+
+
+@pytest.mark.parametrize("method", ["auto", "pull"])
+async def test_a_comfyui_on_another_machine_gets_it_by_its_routes(
+    pair: Pair, tmp_path: Path, serve: Serve, method: str
+) -> None:
+    machine = Elsewhere(tmp_path / "elsewhere")
+    (machine.folder / "models" / "loras").mkdir(parents=True)
+    settings = {"port": 0, "data_dir": tmp_path / "data", "comfyui_api_url": serve(machine.app()), "aitk_url": pair.url}
+    async with comfy_tools(ComfySettings.model_validate(settings)) as tools:
+        first = await tools("import-lora", model_path="cat", method=method)
+        again = await tools("import-lora", model_path="cat", method=method)
+    (stored,) = (path for path in (tmp_path / "elsewhere").rglob("*.safetensors"))
+    assert stored.read_bytes() == LORA
+    assert (first["already_there"], again["already_there"]) == (False, True)
+    assert first["filename"] == again["filename"]
+    assert (pair.outputs / "cat" / "cat.safetensors").stat().st_nlink == 1
 
 
 async def test_progress_is_told(pair: Pair) -> None:

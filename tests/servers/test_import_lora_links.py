@@ -103,7 +103,7 @@ class Changeable:
     async def _version(self, request: Request) -> Response:
         return JSONResponse({"server": "aitk_mcp"})
 
-    async def _tool(self, request: Request) -> Response:
+    def _tool(self, request: Request) -> Response:
         state = self._path.stat()
         result = {
             "model_path": "cat/cat.safetensors",
