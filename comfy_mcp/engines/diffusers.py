@@ -4,7 +4,7 @@ diffusers_models     the models on this disk
 diffusers_samplers   PURE: samplers and schedulers by their names in ComfyUI
 diffusers_orders     PURE: what was asked for, as records and pictures keep it
 diffusers_pipelines  what imports torch
-diffusers_files      the pictures on this disk
+diffusers_files      the pictures on this disk, and which server renders what
 """
 
 import logging
@@ -21,22 +21,32 @@ from anyio.abc import TaskGroup
 
 from comfy_mcp.engines.comfyui_events import Executed, Executing, JobEvent, Started, Step
 from comfy_mcp.engines.comfyui_history import Ending, OutputFile
-from comfy_mcp.engines.diffusers_files import find_input, head_of, keep_input, save_pictures
+from comfy_mcp.engines.diffusers_files import (
+    claim,
+    find_input,
+    head_of,
+    is_claimed,
+    keep_input,
+    release,
+    save_pictures,
+)
 from comfy_mcp.engines.diffusers_models import DiffusersModel, models_in
 from comfy_mcp.engines.diffusers_orders import NODE_CLASS, NODE_ID, PictureOrder, order_of
-from comfy_mcp.engines.diffusers_pipelines import LoraWeights, PictureRequest, render
+from comfy_mcp.engines.diffusers_pipelines import LoraWeights, Memory, PictureRequest, memory, render
 from comfy_mcp.engines.diffusers_samplers import sampling_of
 from comfy_mcp.engines.port import Cancellation, Heard
 from comfy_mcp.workflows.graphs import Graph
-from mcp_toolserver.errors import NotFound, ToolError
+from mcp_toolserver.errors import Conflict, NotFound, ToolError
 
 log = logging.getLogger(__name__)
 
 DIFFUSERS: Final = "diffusers"
 
 _CANCEL_SETTLES_S = 10.0
+_ANOTHER_SERVERS_JOB_S = 0.5
 _INPUT = "input"
 _OUTPUT = "output"
+_CLAIMS = "rendering"
 
 
 @dataclass(slots=True)
@@ -46,6 +56,7 @@ class _Rendering:
     prompt_id: str
     stopping: bool = False
     begun: bool = False
+    claim: int | None = None
     ending: Ending | None = None
     ended: anyio.Event = field(default_factory=anyio.Event)
     events: list[JobEvent] = field(default_factory=list[JobEvent])
@@ -66,18 +77,11 @@ class _Rendering:
 
 
 class _Watch:
-    def __init__(self, rendering: _Rendering | None) -> None:
+    def __init__(self, rendering: _Rendering) -> None:
         self._rendering = rendering
 
     async def ended(self, heard: Heard) -> Ending:
-        rendering = self._rendering
-        if rendering is None:
-            return Ending(
-                "failed",
-                error="It was rendered by diffusers inside a server that ended before the job did.",
-                details={"code": "engine_forgot"},
-            )
-        told = 0
+        rendering, told = self._rendering, 0
         while True:
             news = rendering.news
             while told < len(rendering.events):
@@ -86,6 +90,22 @@ class _Watch:
             if rendering.ending is not None and told == len(rendering.events):
                 return rendering.ending
             await news.wait()
+
+
+class _ForeignWatch:
+    def __init__(self, claims: Path, prompt_id: str) -> None:
+        self._claims = claims
+        self._prompt_id = prompt_id
+
+    async def ended(self, heard: Heard) -> Ending:
+        while True:
+            if not await to_thread.run_sync(is_claimed, self._claims, self._prompt_id):
+                return Ending(
+                    "failed",
+                    error="It was rendered by diffusers inside a server that ended before the job did.",
+                    details={"code": "engine_forgot"},
+                )
+            await anyio.sleep(_ANOTHER_SERVERS_JOB_S)
 
 
 class Diffusers:
@@ -109,6 +129,7 @@ class Diffusers:
         self._renderings: dict[str, _Rendering] = {}
         self._turn = anyio.Lock()
         self._tasks: TaskGroup | None = None
+        self._memory: Memory | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -127,17 +148,29 @@ class Diffusers:
         """Return the models on this disk, best first."""
         return await to_thread.run_sync(models_in, self.model_folders)
 
+    async def memory(self) -> Memory:
+        """Return the memory that a rendering finds, which is not what is left while another one has its share."""
+        if self._memory is None or not self._renderings:
+            self._memory = await to_thread.run_sync(memory)
+        return self._memory
+
     @contextmanager
-    def watch(self, prompt_id: str, *, foreign: bool = False) -> Generator[_Watch]:
-        """Listen to one prompt while the block runs; nothing is left of one that an earlier server rendered."""
+    def watch(self, prompt_id: str, *, foreign: bool = False) -> Generator[_Watch | _ForeignWatch]:
+        """Listen to one prompt while the block runs.
+
+        A foreign one has failed when no server renders it: nothing is left of it, and one that ended well was recorded.
+        """
         if foreign:
-            yield _Watch(self._renderings.get(prompt_id))
+            yield _ForeignWatch(self._home / _CLAIMS, prompt_id)
             return
         rendering = self._renderings[prompt_id] = _Rendering(prompt_id)
         try:
             yield _Watch(rendering)
         finally:
             del self._renderings[prompt_id]
+            # At the end of the server, the system gives its claims up.
+            if rendering.claim is not None and self._tasks is not None:
+                self._tasks.start_soon(to_thread.run_sync, release, self._home / _CLAIMS, prompt_id, rendering.claim)
 
     async def submit(self, graph: Graph, prompt_id: str) -> tuple[str, ...]:
         """Queue an order; raises NotFound for a model, LoRA or picture that is not there."""
@@ -145,13 +178,24 @@ class Diffusers:
             raise RuntimeError("the engine is not running")
         order = order_of(graph)
         model, request = await self._request_of(order)
-        self._tasks.start_soon(self._render, self._renderings[prompt_id], order, model, request)
+        rendering = self._renderings[prompt_id]
+        rendering.claim = await to_thread.run_sync(claim, self._home / _CLAIMS, prompt_id)
+        self._tasks.start_soon(self._render, rendering, order, model, request)
         return ()
 
     async def cancel(self, prompt_id: str) -> Cancellation:
-        """Stop one rendering between two steps, and return what really became of it."""
+        """Stop one rendering between two steps, and return what really became of it.
+
+        Raises Conflict for one of another server, which alone can stop it.
+        """
         rendering = self._renderings.get(prompt_id)
         if rendering is None:
+            if await to_thread.run_sync(is_claimed, self._home / _CLAIMS, prompt_id):
+                raise Conflict(
+                    f"The job `{prompt_id}` is rendered by another server on the same data folder.",
+                    hint="Cancel it there.",
+                    details={"job_id": prompt_id},
+                )
             return "unknown"
         rendering.stopping = True
         if not rendering.begun and rendering.ending is None:

@@ -1,5 +1,6 @@
 """Render with diffusers in this process. All of it blocks and belongs into a worker thread; torch is imported late."""
 
+import gc
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -122,9 +123,15 @@ def render(model: DiffusersModel, request: PictureRequest, stepped: Stepped) -> 
         "callback_on_step_end": after_step,
         **_pictures(model, request),
     }
-    if not stepped(0, request.steps_run):
-        return None
-    made = pipeline(**{name: value for name, value in asked.items() if name in takes})
+    try:
+        if not stepped(0, request.steps_run):
+            return None
+        made = pipeline(**{name: value for name, value in asked.items() if name in takes})
+    finally:
+        # ComfyUI may come back to this GPU, and torch keeps what it no longer needs.
+        del pipeline, asked
+        gc.collect()
+        torch.cuda.empty_cache()
     return None if stopped else tuple(made.images)
 
 

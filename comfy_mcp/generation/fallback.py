@@ -8,7 +8,7 @@ from anyio import to_thread
 from comfy_mcp.engines.diffusers import DIFFUSERS, Diffusers
 from comfy_mcp.engines.diffusers_models import DiffusersModel, best_that_fits
 from comfy_mcp.engines.diffusers_orders import LoraOrder, PictureOrder
-from comfy_mcp.engines.diffusers_pipelines import memory, missing_library
+from comfy_mcp.engines.diffusers_pipelines import missing_library
 from comfy_mcp.engines.diffusers_samplers import sampling_of
 from comfy_mcp.engines.selection import Selected
 from comfy_mcp.generation.requests import ImageRequest
@@ -166,7 +166,7 @@ class Fallback:
 
     async def _model(self, request: ImageRequest) -> tuple[DiffusersModel, list[str]]:
         models = await self._engine.models()
-        room = await to_thread.run_sync(memory)
+        room = await self._engine.memory()
         warnings: list[str] = []
         if request.checkpoint is not None:
             named = _named(request.checkpoint, models)

@@ -199,7 +199,7 @@ class Jobs:
                 await self._record(live, record.model_copy(update={"warnings": (*record.warnings, *warnings)}))
             live.accepted.set()
             ending = await watch.ended(lambda event: self._heard(live, event))
-        await self._end(live, ending)
+            await self._end(live, ending)
 
     async def _find_again(self, live: LiveJob) -> None:
         """Follow a job that an earlier server submitted: it may wait, run, or have ended meanwhile."""
@@ -212,6 +212,12 @@ class Jobs:
                 await stack.enter_async_context(live.engine.running())
             watch = stack.enter_context(live.engine.watch(record.job_id, foreign=True))
             ending = await watch.ended(lambda event: self._heard(live, event))
+            known = await self._store.get(record.job_id)
+            if known is not None and known.is_finished:
+                # The server that submitted it lives, and has told how it ended.
+                live.record = known
+                live.notify()
+                return
             lost = ending.status == "failed" and (ending.details or {}).get("code") == "backend_unavailable"
             if lost and record.engine == "embedded":
                 ending = Ending("failed", error="The embedded engine ended together with the server that ran it.")

@@ -10,7 +10,7 @@ import pytest
 
 from comfy_mcp import GenerationService
 from comfy_mcp.settings import ComfySettings
-from mcp_toolserver.errors import BackendRejected, NotFound
+from mcp_toolserver.errors import BackendRejected, Conflict, NotFound
 from tests.conftest import server_process
 from tests.diffusers.conftest import TinyModel
 from tests.servers.comfy_tools import EngineUnderTest, comfy_tools, engine_process, until_stepping
@@ -156,3 +156,21 @@ def tool(url: str, name: str, **arguments: Any) -> dict[str, Any]:
     answer = httpx.post(f"{url}/mcp/tool", json={"tool": name, "arguments": arguments}, timeout=120).json()
     assert answer["success"], answer
     return answer["result"]
+
+
+async def test_two_servers_on_one_folder_see_each_others_jobs(tmp_path: Path, sd15: Path) -> None:
+    given = settings(tmp_path, sd15.parent)
+    async with comfy_tools(given) as first:
+        cancelled = (await first("generate-image", **LONG))["job_id"]
+        await until_stepping(first, cancelled)
+        completed = (await first("generate-image", **SMALL, wait_s=0))["job_id"]
+        async with comfy_tools(given) as second:
+            assert (await second("get-job", job_id=cancelled))["status"] == "running"
+            with pytest.raises(Conflict, match="another server"):
+                await second("cancel-job", job_id=cancelled)
+            await first("cancel-job", job_id=cancelled)
+            assert (await second("wait-job", job_id=cancelled))["status"] == "cancelled"
+            job = await second("wait-job", job_id=completed)
+            assert job["status"] == "completed"
+            assert job["images"]
+    assert list((tmp_path / "diffusers" / "rendering").iterdir()) == []
