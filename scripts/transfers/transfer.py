@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,55 +82,50 @@ class _Transfer:
     async def _bring(self, chosen: _Chosen, began_s: float) -> TransferReport:
         memory = SenderMemory(self._state_of(chosen))
         if chosen.is_there:
-            self._teller.say(
-                "already_there", f"{chosen.name} is in ComfyUI already, with the same sha256.", name=chosen.name
-            )
+            self._say_there(chosen.name)
             await to_thread.run_sync(memory.forget)
-            return self._report(chosen, began_s, verified=True)
+            return self._report(chosen, began_s)
         if self._options.dry_run:
             self._teller.say("dry_run", f"{chosen.name} would be sent; nothing was changed.", name=chosen.name)
-            return self._report(chosen, began_s, verified=False)
+            return self._report(chosen, began_s)
         moving_s = time.monotonic()
         method, arrived = await self._move(chosen, memory)
         moving_s = time.monotonic() - moving_s
         for warning in arrived.warnings:
             self._teller.say("warning", f"Note: {warning}", warning=warning)
-        listed = arrived.listed
         if self._options.verify:
             await self._verify(chosen.model, arrived.name)
-            listed = arrived.listed is not False
+            arrived = replace(arrived, listed=arrived.listed is not False)
         await to_thread.run_sync(memory.forget)
-        return self._report(chosen, began_s, arrived=arrived, method=method, listed=listed, moving_s=moving_s)
+        report = self._report(replace(chosen, name=arrived.name, is_there=arrived.was_there), began_s)
+        moved_bytes = 0 if arrived.how in ("reflink", "link") else report.size_bytes - arrived.resumed_at_bytes
+        return replace(
+            report,
+            method="none" if arrived.was_there else method,
+            how=arrived.how,
+            checksum_verified=arrived.checksum_verified,
+            listed=arrived.listed,
+            resumed_at_bytes=arrived.resumed_at_bytes,
+            mb_per_s=round(moved_bytes / 1e6 / moving_s, 1) if moved_bytes and not arrived.was_there else None,
+            warnings=list(arrived.warnings),
+        )
 
-    def _report(
-        self,
-        chosen: _Chosen,
-        began_s: float,
-        *,
-        verified: bool = False,
-        arrived: Arrived | None = None,
-        method: Method | None = None,
-        listed: bool | None = None,
-        moving_s: float = 0.0,
-    ) -> TransferReport:
-        model = chosen.model
-        moved_bytes = model.size_bytes - arrived.resumed_at_bytes if arrived else 0
-        was_moved = arrived is not None and arrived.how not in ("reflink", "link") and moving_s > 0
+    def _report(self, chosen: _Chosen, began_s: float) -> TransferReport:
         return TransferReport(
-            method=method or "none",
-            how=arrived.how if arrived else None,
-            model_path=model.model_path,
-            name=arrived.name if arrived else chosen.name,
-            size_bytes=model.size_bytes,
-            sha256=model.sha256,
-            checksum_verified=arrived.checksum_verified if arrived else verified,
-            listed=listed,
+            method="none",
+            how=None,
+            model_path=chosen.model.model_path,
+            name=chosen.name,
+            size_bytes=chosen.model.size_bytes,
+            sha256=chosen.model.sha256,
+            checksum_verified=chosen.is_there,
+            listed=None,
             already_there=chosen.is_there,
-            resumed_at_bytes=arrived.resumed_at_bytes if arrived else 0,
+            resumed_at_bytes=0,
             dry_run=self._options.dry_run,
             seconds=round(time.monotonic() - began_s, 3),
-            mb_per_s=round(moved_bytes / 1e6 / moving_s, 1) if was_moved else None,
-            warnings=list(arrived.warnings) if arrived else [],
+            mb_per_s=None,
+            warnings=[],
         )
 
     async def _move(self, chosen: _Chosen, memory: SenderMemory) -> tuple[Method, Arrived]:
@@ -153,7 +148,10 @@ class _Transfer:
                 continue
             if way in ("link", "pull"):
                 await ways.drop_unfinished()
-            self._teller.say("moved", _moved_text(way, arrived), method=way, how=arrived.how)
+            if arrived.was_there:
+                self._say_there(arrived.name)
+            else:
+                self._teller.say("moved", _moved_text(way, arrived), method=way, how=arrived.how)
             return way, arrived
         raise AssertionError("the last way returns or raises")
 
@@ -172,6 +170,9 @@ class _Transfer:
             size_bytes=model.size_bytes,
             sha256=model.sha256,
         )
+
+    def _say_there(self, name: str) -> None:
+        self._teller.say("already_there", f"{name} is in ComfyUI already, with the same sha256.", name=name)
 
     async def _chosen(self) -> _Chosen:
         if self._options.model is not None:

@@ -29,9 +29,13 @@ _IMPORT_WAIT_S = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrived:
-    """A LoRA that is in ComfyUI now: under which name, what was done for it, and whether digests were compared."""
+    """A LoRA that is in ComfyUI now: under which name, what was done for it, and whether digests were compared.
+
+    `was_there`: somebody else had brought it since this transfer looked, or under another name.
+    """
 
     name: str
+    was_there: bool
     how: str | None
     checksum_verified: bool
     listed: bool | None
@@ -100,6 +104,7 @@ class Ways:
             "wait_s": _IMPORT_WAIT_S,
         }
         how: str | None = None
+        received_bytes = 0
         while True:
             try:
                 told = await self._call_import(way, arguments)
@@ -109,9 +114,14 @@ class Ways:
             how = told["method"] or how
             if told["status"] == "completed":
                 break
-            self._teller.progress(way, told["received_bytes"], model.size_bytes)
+            received_bytes = told["received_bytes"]
+            self._teller.progress(way, received_bytes, model.size_bytes)
+        if received_bytes:
+            self._teller.progress(way, model.size_bytes, model.size_bytes)
         return Arrived(
             name=told["filename"],
+            # An import that ended between two looks is found there by the second.
+            was_there=told["already_there"] and how is None,
             how=how,
             checksum_verified=told["checksum_verified"],
             listed=told["listed"],
@@ -190,6 +200,7 @@ class Ways:
             raise
         return Arrived(
             name=done["lora"]["name"],
+            was_there=False,
             how=None,
             checksum_verified=done["checksum_verified"],
             listed=done["listed"],

@@ -2,6 +2,8 @@
 ones."""
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +21,7 @@ from aitk_mcp.app import create_app
 from mcp_toolserver.errors import BackendUnavailable, Conflict
 from mcp_toolserver.terminal import Silence, Teller
 from tests.conftest import server_process
-from tests.e2e.transferring import Heard, Pair
+from tests.e2e.transferring import SCRIPT, Heard, Pair
 from tests.fakes.model_road import ModelRoad
 from tests.fakes.relay import relay_before
 from tests.fakes.rough_road import Break, rough_road_to
@@ -113,6 +115,34 @@ async def test_a_killed_script_goes_on_where_it_was(broken: Broken, method: str)
     assert report.checksum_verified
     assert broken.pair.arrived("cat.safetensors") == LORA
     assert broken.pair.leftovers() == []
+
+
+async def test_an_interrupted_script_says_how_to_go_on(broken: Broken) -> None:
+    let_go = threading.Event()
+
+    async def hold(sent: int) -> None:
+        if sent > 2_000_000:
+            await asyncio.to_thread(let_go.wait, 60)
+
+    broken.road.at_piece = hold
+    command = [sys.executable, str(SCRIPT), "--model", "cat", "--method", "tus", "--json"]
+    servers = {"AITK_MCP_URL": broken.pair.aitk_url, "COMFY_MCP_URL": broken.pair.comfy_url}
+    state = {"XDG_STATE_HOME": str(broken.pair.home)}
+
+    def interrupt() -> tuple[int, str]:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | servers | state
+        ) as script:
+            assert script.stdout is not None
+            assert any('"progress"' in line for line in script.stdout)
+            script.send_signal(signal.SIGINT)
+            let_go.set()
+            return script.wait(60), script.communicate()[1]
+
+    returncode, said = await asyncio.to_thread(interrupt)
+    assert (returncode, said) == (130, "transfer: Interrupted; run again to resume.\n")
+    assert (await asyncio.to_thread(broken.pair.run, "--model", "cat", "--method", "tus")).returncode == 0
+    assert broken.pair.arrived("cat.safetensors") == LORA
 
 
 async def test_a_pull_goes_on_without_the_script_that_began_it(broken: Broken) -> None:
