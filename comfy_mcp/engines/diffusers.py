@@ -4,13 +4,13 @@ diffusers_models     the models on this disk
 diffusers_samplers   PURE: samplers and schedulers by their names in ComfyUI
 diffusers_orders     PURE: what was asked for, as records and pictures keep it
 diffusers_pipelines  what imports torch
+diffusers_watch      from an order to its end
 diffusers_files      the pictures on this disk, and which server renders what
 """
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ import anyio
 from anyio import from_thread, to_thread
 from anyio.abc import TaskGroup
 
-from comfy_mcp.engines.comfyui_events import Executed, Executing, JobEvent, Started, Step
+from comfy_mcp.engines.comfyui_events import Executed, Executing, Started, Step
 from comfy_mcp.engines.comfyui_history import Ending, OutputFile
 from comfy_mcp.engines.diffusers_files import (
     claim,
@@ -34,7 +34,8 @@ from comfy_mcp.engines.diffusers_models import DiffusersModel, models_in
 from comfy_mcp.engines.diffusers_orders import NODE_CLASS, NODE_ID, PictureOrder, order_of
 from comfy_mcp.engines.diffusers_pipelines import LoraWeights, Memory, PictureRequest, memory, render
 from comfy_mcp.engines.diffusers_samplers import sampling_of
-from comfy_mcp.engines.port import Cancellation, Heard
+from comfy_mcp.engines.diffusers_watch import ForeignWatch, Rendering, Watch
+from comfy_mcp.engines.port import Cancellation
 from comfy_mcp.workflows.graphs import Graph
 from mcp_toolserver.errors import Conflict, NotFound, ToolError
 
@@ -43,69 +44,9 @@ log = logging.getLogger(__name__)
 DIFFUSERS: Final = "diffusers"
 
 _CANCEL_SETTLES_S = 10.0
-_ANOTHER_SERVERS_JOB_S = 0.5
 _INPUT = "input"
 _OUTPUT = "output"
 _CLAIMS = "rendering"
-
-
-@dataclass(slots=True)
-class _Rendering:
-    """One order on its way; `stopping` is read by the thread that renders."""
-
-    prompt_id: str
-    stopping: bool = False
-    begun: bool = False
-    claim: int | None = None
-    ending: Ending | None = None
-    ended: anyio.Event = field(default_factory=anyio.Event)
-    events: list[JobEvent] = field(default_factory=list[JobEvent])
-    news: anyio.Event = field(default_factory=anyio.Event)
-
-    def tell(self, event: JobEvent) -> None:
-        self.events.append(event)
-        self._wake()
-
-    def end(self, ending: Ending) -> None:
-        self.ending = ending
-        self.ended.set()
-        self._wake()
-
-    def _wake(self) -> None:
-        news, self.news = self.news, anyio.Event()
-        news.set()
-
-
-class _Watch:
-    def __init__(self, rendering: _Rendering) -> None:
-        self._rendering = rendering
-
-    async def ended(self, heard: Heard) -> Ending:
-        rendering, told = self._rendering, 0
-        while True:
-            news = rendering.news
-            while told < len(rendering.events):
-                told += 1
-                await heard(rendering.events[told - 1])
-            if rendering.ending is not None and told == len(rendering.events):
-                return rendering.ending
-            await news.wait()
-
-
-class _ForeignWatch:
-    def __init__(self, claims: Path, prompt_id: str) -> None:
-        self._claims = claims
-        self._prompt_id = prompt_id
-
-    async def ended(self, heard: Heard) -> Ending:
-        while True:
-            if not await to_thread.run_sync(is_claimed, self._claims, self._prompt_id):
-                return Ending(
-                    "failed",
-                    error="It was rendered by diffusers inside a server that ended before the job did.",
-                    details={"code": "engine_forgot"},
-                )
-            await anyio.sleep(_ANOTHER_SERVERS_JOB_S)
 
 
 class Diffusers:
@@ -126,7 +67,7 @@ class Diffusers:
         self.model_folders = tuple(model_folders)
         self._lora_path = lora_path
         self._input_folders = (home / _INPUT, *input_folders)
-        self._renderings: dict[str, _Rendering] = {}
+        self._renderings: dict[str, Rendering] = {}
         self._turn = anyio.Lock()
         self._tasks: TaskGroup | None = None
         self._memory: Memory | None = None
@@ -140,8 +81,6 @@ class Diffusers:
                 yield
             finally:
                 self._tasks = None
-                for rendering in self._renderings.values():
-                    rendering.stopping = True
                 tasks.cancel_scope.cancel()
 
     async def models(self) -> tuple[DiffusersModel, ...]:
@@ -155,22 +94,23 @@ class Diffusers:
         return self._memory
 
     @contextmanager
-    def watch(self, prompt_id: str, *, foreign: bool = False) -> Generator[_Watch | _ForeignWatch]:
+    def watch(self, prompt_id: str, *, foreign: bool = False) -> Generator[Watch | ForeignWatch]:
         """Listen to one prompt while the block runs.
 
         A foreign one has failed when no server renders it: nothing is left of it, and one that ended well was recorded.
         """
         if foreign:
-            yield _ForeignWatch(self._home / _CLAIMS, prompt_id)
+            yield ForeignWatch(self._home / _CLAIMS, prompt_id)
             return
-        rendering = self._renderings[prompt_id] = _Rendering(prompt_id)
+        rendering = self._renderings[prompt_id] = Rendering(prompt_id)
         try:
-            yield _Watch(rendering)
+            yield Watch(rendering)
         finally:
             del self._renderings[prompt_id]
-            # At the end of the server, the system gives its claims up.
+            # Of what nobody follows any more, nothing would be told.
+            rendering.stopping = True
             if rendering.claim is not None and self._tasks is not None:
-                self._tasks.start_soon(to_thread.run_sync, release, self._home / _CLAIMS, prompt_id, rendering.claim)
+                self._tasks.start_soon(self._give_up, prompt_id, rendering.claim)
 
     async def submit(self, graph: Graph, prompt_id: str) -> tuple[str, ...]:
         """Queue an order; raises NotFound for a model, LoRA or picture that is not there."""
@@ -224,6 +164,11 @@ class Diffusers:
         """Return where an input picture lies; raises NotFound."""
         return await to_thread.run_sync(find_input, self._input_folders, name, field)
 
+    async def _give_up(self, prompt_id: str, handle: int) -> None:
+        # The process may go on without this server, and would keep the claim.
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(release, self._home / _CLAIMS, prompt_id, handle)
+
     async def _request_of(self, order: PictureOrder) -> tuple[DiffusersModel, PictureRequest]:
         model = next((model for model in await self.models() if model.name == order.model), None)
         if model is None:
@@ -249,7 +194,7 @@ class Diffusers:
         return None if name is None else await self.input_path(name, field=field)
 
     async def _render(
-        self, rendering: _Rendering, order: PictureOrder, model: DiffusersModel, request: PictureRequest
+        self, rendering: Rendering, order: PictureOrder, model: DiffusersModel, request: PictureRequest
     ) -> None:
         prompt_id = rendering.prompt_id
 

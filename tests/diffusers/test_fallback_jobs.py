@@ -127,6 +127,19 @@ def test_a_job_that_died_with_its_server_has_failed(tmp_path: Path, sd15: Path) 
     assert job["images"] == []
 
 
+async def test_what_is_unfinished_when_its_server_closes_has_failed(tmp_path: Path, sd15: Path) -> None:
+    """In one process, as Python callers close and open a service."""
+    given = settings(tmp_path, sd15.parent)
+    async with comfy_tools(given) as tools:
+        running, waiting = [(await tools("generate-image", **LONG))["job_id"] for _ in range(2)]
+        await until_stepping(tools, running)
+    async with comfy_tools(given) as tools:
+        for job_id in (running, waiting):
+            job = await tools("wait-job", job_id=job_id)
+            assert job["status"] == "failed"
+            assert "server that ended before the job did" in job["error"]
+
+
 async def test_a_broken_model_fails_its_job_with_the_cause(tmp_path: Path, sd15: Path) -> None:
     broken = tmp_path / "models" / "broken"
     shutil.copytree(sd15, broken)
