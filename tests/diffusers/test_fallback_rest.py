@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from tests.conftest import server_process
+from tests.contract.comfyui.conftest import strong_lora
 from tests.diffusers.conftest import TinyModel
 from tests.diffusers.tiny_models import make_lora
 from tests.servers.comfy_tools import png
@@ -62,6 +63,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, tiny_model: TinyModel) -> G
     (comfyui / "models").mkdir()
     (comfyui / "models" / "diffusers").symlink_to(tiny_model("sdxl").path.parent)
     make_lora("sdxl", comfyui / "models" / "loras" / "people" / "anna.safetensors")
+    (comfyui / "models" / "loras" / "for-flux.safetensors").write_bytes(strong_lora(1))
     data_dir = tmp_path_factory.mktemp("data")
     arguments = ("--data-dir", str(data_dir), "--comfyui-dir", str(comfyui), "--comfyui-api-url", NOWHERE)
     with server_process("comfy_mcp", *arguments) as (_, url):
@@ -139,6 +141,7 @@ def test_several_pictures_at_once(server: Server) -> None:
         ({"upscale_model": "4x"}, "upscale_model"),
         ({"input_image": "no-such.png"}, "input_image"),
         ({"loras": [{"name": "ana"}]}, "loras.0.name"),
+        ({"loras": [{"name": "anna"}, {"name": "for-flux"}]}, "loras.1.name"),
         ({"steps": 0}, "steps"),
         ({"width": -8}, "width"),
     ],

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 from comfy_mcp.engines.diffusers_models import DiffusersModel
 from comfy_mcp.engines.diffusers_pipelines import LoraWeights, PictureRequest, missing_library, render
@@ -112,9 +112,16 @@ def test_a_picture_is_begun_with(tiny_model: TinyModel, cat: Path, family: str) 
 def test_only_what_the_mask_leaves_open_is_drawn_anew(
     tiny_model: TinyModel, cat: Path, left_half: Path, family: str
 ) -> None:
-    made = pictures(tiny_model(family), image=cat, mask=left_half, steps=4, denoise=0.9)
-    assert made is not None
-    assert len(made[0]) == 64 * 64 * 3
+    one, other = (
+        pictures(tiny_model(family), image=cat, mask=left_half, steps=4, denoise=0.9, seed=seed) for seed in (1, 2)
+    )
+    assert one is not None
+    assert other is not None
+    seeds_differ = ImageChops.difference(
+        *(Image.frombytes("RGB", (64, 64), content) for content in (one[0], other[0]))
+    ).convert("L")
+    drawn, kept = (ImageStat.Stat(seeds_differ.crop((left, 0, left + 32, 64))).mean[0] for left in (0, 32))
+    assert drawn > 2 * kept
 
 
 def test_as_many_pictures_as_asked_for(tiny_model: TinyModel) -> None:
