@@ -52,6 +52,7 @@ def test_the_wheel_works_alone(wheel: Path, tmp_path: Path) -> None:
         )
 
     assert run("loraloop", "--version").stdout.strip() == f"loraloop {__version__}"
+    assert "--method" in run("loraloop", "transfer", "--help").stdout
     demo = run("loraloop", "demo", "--steps", "20", "--out", str(tmp_path / "out"))
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert (tmp_path / "out" / "contact_sheet.png").is_file()
