@@ -4,11 +4,13 @@ import shutil
 import socket
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 
 from comfy_mcp import GenerationService
+from comfy_mcp.engines.diffusers import Diffusers
 from comfy_mcp.settings import ComfySettings
 from mcp_toolserver.errors import BackendRejected, Conflict, NotFound
 from tests.conftest import server_process
@@ -187,3 +189,16 @@ async def test_two_servers_on_one_folder_see_each_others_jobs(tmp_path: Path, sd
             assert job["status"] == "completed"
             assert job["images"]
     assert list((tmp_path / "diffusers" / "rendering").iterdir()) == []
+
+
+async def test_a_picture_that_renders_takes_no_memory_from_those_that_wait(tmp_path: Path, sd15: Path) -> None:
+    async def no_lora(name: str) -> Path:
+        raise AssertionError(name)
+
+    engine = Diffusers(tmp_path, [sd15.parent], lora_path=no_lora)
+    async with engine.running():
+        idle = await engine.memory()
+        with engine.watch(str(uuid4())):
+            assert await engine.memory() is idle
+        assert await engine.memory() is not idle
+    assert idle.free_bytes > 0
