@@ -5,19 +5,23 @@ import os
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
-from PIL.Image import Image
-from PIL.PngImagePlugin import PngInfo
 
 from comfy_mcp.engines.comfyui_history import OutputFile
 from comfy_mcp.engines.diffusers_orders import NODE_ID, PictureOrder, parameters_text
 from mcp_toolserver.errors import NotFound
 from mcp_toolserver.files import make_folder, write_now
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-def save_pictures(folder: Path, pictures: Sequence[Image], order: PictureOrder) -> tuple[OutputFile, ...]:
+
+def save_pictures(folder: Path, pictures: Sequence["Image"], order: PictureOrder) -> tuple[OutputFile, ...]:
     """Write pictures as PNG files that carry the order, and return them as files of a job."""
+    from PIL.PngImagePlugin import PngInfo
+
     make_folder(folder)
     told = PngInfo()
     told.add_text("prompt", orjson.dumps(order.as_graph()).decode())

@@ -8,15 +8,15 @@ from importlib import import_module
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
-from typing import Any
-
-from PIL.Image import Image
-from PIL.Image import open as open_image
+from typing import TYPE_CHECKING, Any
 
 from comfy_mcp.engines.diffusers_models import DiffusersModel
 from comfy_mcp.engines.diffusers_samplers import Sampling
 from comfy_mcp.workflows.families import FLUX
 from mcp_toolserver.errors import BackendUnavailable
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft")
 
@@ -89,7 +89,7 @@ def _available_bytes() -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def render(model: DiffusersModel, request: PictureRequest, stepped: Stepped) -> tuple[Image, ...] | None:
+def render(model: DiffusersModel, request: PictureRequest, stepped: Stepped) -> tuple["Image", ...] | None:
     """Return pictures, or None where `stepped` stopped it.
 
     Everything comes from this disk. Raises BackendUnavailable where diffusers or torch is not installed, and whatever
@@ -160,6 +160,8 @@ def _pipeline(torch: Any, diffusers: Any, model: DiffusersModel, request: Pictur
 def _pictures(model: DiffusersModel, request: PictureRequest) -> dict[str, Any]:
     if request.image is None:
         return {"width": request.width, "height": request.height}
+    from PIL.Image import open as open_image
+
     step = 16 if model.family == FLUX else 8
     with open_image(request.image) as image:
         picture = image.convert("RGB")

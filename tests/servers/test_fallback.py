@@ -138,3 +138,8 @@ async def test_pictures_stay_after_a_restart_and_their_loss_is_said(tmp_path: Pa
         (output / "a.png").unlink()
         with pytest.raises(NotFound, match="no longer there"):
             await tools("get-image-workflow", image_id=image["id"])
+
+
+def test_the_start_of_a_server_pays_for_no_picture() -> None:
+    code = "import sys, comfy_mcp.app; print(*{'PIL', 'numpy', 'torch', 'diffusers'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b""
