@@ -125,7 +125,7 @@ class Jobs:
                     if not live.record.is_finished:
                         await changed.wait()
                 state = live.state if live is not None else await self.get(job_id)
-        return await self.get(job_id)
+        return state if state.record.is_finished else await self.get(job_id)
 
     async def cancel(self, job_id: str) -> JobState:
         """Cancel a job and return it as it is then: `cancelled`, or unfinished where its engine has yet to obey.
