@@ -170,7 +170,9 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...], found: 
     for name, entry in entries.items():
         if name.endswith(".safetensors") or _extension(name) in _LISTED:
             if entry.is_file() and prefix + name not in found:
-                found[prefix + name] = _file(prefix + name, entry, beside)
+                file = _file(prefix + name, entry, beside)
+                if file is not None:
+                    found[prefix + name] = file
         elif entry.is_dir():
             _walk(folder / name, f"{prefix}{name}/", (*above, here), found)
 
@@ -185,14 +187,26 @@ def _extension(name: str) -> str:
     return f".{extension}".lower() if dot and stem else ""
 
 
-def _file(name: str, entry: "os.DirEntry[str]", beside: "Mapping[str, os.DirEntry[str]]") -> LoraFile:
-    state = entry.stat()
+def _file(name: str, entry: "os.DirEntry[str]", beside: "Mapping[str, os.DirEntry[str]]") -> LoraFile | None:
+    """Return a file as it is now, or None where it was deleted since its folder was read."""
+    try:
+        state = entry.stat()
+    except FileNotFoundError:
+        return None
     stamp = f"{state.st_size}:{state.st_mtime_ns}"
     sidecars: tuple[str, ...] = ()
     if beside:
         stem = entry.name.rpartition(".")[0]
         names = (entry.name + SUPPLIED_SUFFIX, *(stem + suffix for suffix in SIDECAR_SUFFIXES))
-        found = [beside[each] for each in names if each in beside]
-        stamp = ":".join((stamp, *(f"{each.name}={each.stat().st_mtime_ns}" for each in found)))
-        sidecars = tuple(each.path for each in found if each.name != names[0])
+        changed = [(beside[each], _changed_ns(beside[each])) for each in names if each in beside]
+        found = [(each, changed_ns) for each, changed_ns in changed if changed_ns is not None]
+        stamp = ":".join((stamp, *(f"{each.name}={changed_ns}" for each, changed_ns in found)))
+        sidecars = tuple(each.path for each, _ in found if each.name != names[0])
     return LoraFile(name, entry.path, state.st_size, state.st_mtime, stamp, sidecars)
+
+
+def _changed_ns(entry: "os.DirEntry[str]") -> int | None:
+    try:
+        return entry.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
