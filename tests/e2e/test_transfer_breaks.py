@@ -117,6 +117,17 @@ async def test_a_killed_script_goes_on_where_it_was(broken: Broken, method: str)
     assert broken.pair.leftovers() == []
 
 
+@pytest.fixture
+def children_hear_interrupts() -> Generator[None]:
+    """A shell that runs these tests in the background has SIGINT ignored, which children would inherit."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("children_hear_interrupts")
 async def test_an_interrupted_script_says_how_to_go_on(broken: Broken) -> None:
     let_go = threading.Event()
 
