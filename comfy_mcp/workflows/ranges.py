@@ -79,7 +79,7 @@ def refusal(field: str, value: object, rule: str, nearest: object) -> InvalidArg
     shown = value if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)) else str(value)
     return InvalidArguments(
         f"Argument `{field}` is {value!r}; it {rule}.",
-        hint=None if nearest is None else f"The closest valid value is {nearest}.",
+        hint="Give another value, or leave it out." if nearest is None else f"The closest valid value is {nearest}.",
         details={"field": field, "value": shown, "closest": nearest},
     )
 

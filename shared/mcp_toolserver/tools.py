@@ -268,6 +268,13 @@ def _problem(model: type[Arguments], detail: ErrorDetails) -> dict[str, Any]:
         shown = repr(detail["input"])
         shown = shown if len(shown) <= 120 else shown[:117] + "..."
         problem["message"] = f"Argument `{where}` is {shown}: {_reason(detail)}."
+        bounds = detail.get("ctx", {})
+        nearest = bounds.get("le", bounds.get("ge"))
+        if nearest is not None:
+            problem["closest"] = nearest
+            problem["message"] = (
+                f"Argument `{where}` is {shown}; the {'most' if 'le' in bounds else 'least'} is {nearest}."
+            )
     return problem
 
 
