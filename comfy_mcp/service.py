@@ -9,21 +9,22 @@ async with GenerationService(comfyui_api_url="http://127.0.0.1:8188") as service
 import math
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict
 
 from anyio import to_thread
+from pydantic import Field
 
 from comfy_mcp.animation import QUALITIES, joined
 from comfy_mcp.app import assemble
+from comfy_mcp.generation.requests import ImageRequest
 from comfy_mcp.jobs.store import JobRecord
 from comfy_mcp.settings import ComfySettings
 from comfy_mcp.tools.generation import image_request
 from comfy_mcp.tools.generation_arguments import GenerateImage
 from comfy_mcp.workflows.graphs import inputs_of
-from mcp_toolserver.errors import BackendRejected, InvalidArguments, closest
+from mcp_toolserver.errors import BackendRejected, InvalidArguments, closest, did_you_mean
 from mcp_toolserver.tools import Report, parse_arguments, unheard
 
 MOST_FRAMES = 200
@@ -76,25 +77,35 @@ class VideoResult(ServiceResult):
 
 
 class GenerationService:
-    """Render as comfy_mcp does, with ComfyUI or what stands in for it; use it as an asynchronous context manager.
+    """Render as comfy_mcp does, with ComfyUI or what stands in for it; use it as an asynchronous context manager, once.
 
-    `given` are fields of ComfySettings and come before its environment variables. What a caller should know, such as
-    that diffusers rendered because ComfyUI did not answer, stands in `warnings`.
+    `given` are fields of ComfySettings and come before its environment variables; one that does not exist is a
+    TypeError. What a caller should know, such as that diffusers rendered because ComfyUI did not answer, stands in
+    `warnings`. Outside of `async with`, every call is a RuntimeError.
     """
 
     def __init__(self, settings: ComfySettings | None = None, **given: Any) -> None:
         if settings is not None and given:
             raise TypeError("give settings, or fields of settings, and not both")
+        for name in given:
+            if name not in ComfySettings.model_fields:
+                raise TypeError(
+                    f"There is no setting `{name}`, which GenerationService was given."
+                    + did_you_mean(name, ComfySettings.model_fields)
+                )
         self._parts = assemble(settings or ComfySettings(**given))
         self._stack = AsyncExitStack()
+        self._is_open = False
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self._parts.server.lifespan())
+        self._is_open = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_open = False
         await self._stack.__aexit__(kind, error, trace)
 
     async def generate_image(
@@ -112,11 +123,8 @@ class GenerationService:
         what steers the model: `guidance` of FLUX, `cfg_scale` of others. Raises the ToolErrors of that tool, and
         BackendRejected for a job that fails or is cancelled.
         """
-        _one_name("num_inference_steps", num_inference_steps, arguments, ("steps",))
-        _one_name("guidance_scale", guidance_scale, arguments, ("guidance", "cfg_scale"))
-        steps = {} if num_inference_steps is None else {"steps": num_inference_steps}
-        asked = parse_arguments(GenerateImage, {"prompt": prompt, **arguments, **steps})
-        request = replace(image_request(asked), guidance_scale=guidance_scale)
+        self._check_open()
+        request = _request(prompt, num_inference_steps, guidance_scale, arguments)
         started = (await self._parts.generation.generate(request)).record
         record = (await self._parts.jobs.wait(started.job_id, math.inf, report)).record
         if record.status != "completed":
@@ -146,10 +154,12 @@ class GenerationService:
         of `generate_image`; all frames share a seed. Raises InvalidArguments for what cannot be, before anything is
         rendered, and what `generate_image` raises.
         """
+        self._check_open()
         prompts = _prompts(prompt)
         _one_of("video_type", video_type, _VIDEO_TYPES, "Videos of a video model are made by the tool generate-video.")
         _one_of("quality", quality, QUALITIES)
-        _check_frames(frame_duration_s, arguments, use_ai_generation=use_ai_generation)
+        frame_duration_s = _seconds(frame_duration_s)
+        _check_frames(arguments, use_ai_generation=use_ai_generation)
         results: list[ImageResult] = []
         for index, words in enumerate(prompts):
             await report(index, len(prompts), f"frame {index + 1}")
@@ -173,6 +183,13 @@ class GenerationService:
             frames=frames,
         )
 
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise RuntimeError(
+                "GenerationService renders only within its own `async with` block, which has not begun or is over: "
+                "async with GenerationService(...) as service: ..."
+            )
+
     async def _images(self, record: JobRecord) -> list[ServiceImage]:
         return [
             ServiceImage(
@@ -184,6 +201,20 @@ class GenerationService:
             )
             for link, file in zip(await self._parts.images.links(record, ""), record.files, strict=True)
         ]
+
+
+class _Asked(GenerateImage):
+    guidance_scale: float | None = Field(None)
+
+
+def _request(
+    prompt: str, num_inference_steps: int | None, guidance_scale: float | None, arguments: Mapping[str, Any]
+) -> ImageRequest:
+    _one_name("num_inference_steps", num_inference_steps, arguments, ("steps",))
+    _one_name("guidance_scale", guidance_scale, arguments, ("guidance", "cfg_scale"))
+    steps = {} if num_inference_steps is None else {"steps": num_inference_steps}
+    given = {"prompt": prompt, **arguments, **steps, "guidance_scale": guidance_scale}
+    return image_request(parse_arguments(_Asked, given))
 
 
 def _told(record: JobRecord) -> ServiceResult:
@@ -203,25 +234,40 @@ def _model_of(record: JobRecord) -> str | None:
 
 
 def _prompts(prompt: Sequence[str]) -> list[str]:
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    prompts: list[Any] = [prompt] if isinstance(prompt, str) else list(prompt)
     if not 0 < len(prompts) <= MOST_FRAMES:
         raise InvalidArguments(
             f"Argument `prompt` has {len(prompts)} entries; it takes one for each frame, 1 to {MOST_FRAMES}.",
             hint='Give a list of texts: prompt=["a cat sits", "a cat jumps"].',
             details={"field": "prompt", "value": len(prompts), "closest": min(max(len(prompts), 1), MOST_FRAMES)},
         )
+    for index, words in enumerate(prompts):
+        if not isinstance(words, str) or not words:
+            raise InvalidArguments(
+                f"Argument `prompt.{index}` is {words!r}; each frame takes a text.",
+                hint="Leave it out, or say what this frame shows.",
+                details={"field": f"prompt.{index}", "value": str(words)},
+            )
     return prompts
 
 
-def _check_frames(frame_duration_s: float, arguments: Mapping[str, Any], *, use_ai_generation: bool) -> None:
+def _seconds(frame_duration_s: float) -> float:
     low, high = _FRAME_DURATION_S
-    if not low <= frame_duration_s <= high:
-        nearest = high if frame_duration_s > high else low
+    try:
+        seconds = float(frame_duration_s)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not low <= seconds <= high:
+        nearest = high if seconds > high else low
         raise InvalidArguments(
             f"Argument `frame_duration_s` is {frame_duration_s!r}; it must be from {low} to {high} seconds.",
             hint=f"The closest valid value is {nearest}.",
             details={"field": "frame_duration_s", "value": str(frame_duration_s), "closest": nearest},
         )
+    return seconds
+
+
+def _check_frames(arguments: Mapping[str, Any], *, use_ai_generation: bool) -> None:
     if not use_ai_generation:
         raise InvalidArguments(
             "Argument `use_ai_generation` is False, and there is no other way to make a frame here.",

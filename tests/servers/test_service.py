@@ -6,6 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from PIL import Image
 
@@ -79,7 +80,7 @@ IMPOSSIBLE_VIDEOS: dict[str, list[dict[str, Any]]] = {
     "video_type": [{"video_type": "multiframe"}],
     "quality": [{"quality": "hi"}],
     "use_ai_generation": [{"use_ai_generation": False}],
-    "frame_duration_s": [{"frame_duration_s": 0.0}, {"frame_duration_s": float("nan")}],
+    "frame_duration_s": [{"frame_duration_s": value} for value in (0.0, float("nan"), "61", "long")],
     "batch_size": [{"batch_size": 2}],
 }
 
@@ -94,6 +95,9 @@ async def test_what_cannot_be_is_refused_as_by_the_tool(tmp_path: Path) -> None:
                 assert caught.value.details["field"] == field
         with pytest.raises(InvalidArguments, match="cfg_scale"):
             await service.generate_image("a cat", cfg=7)
+        much: Any = "much"
+        with pytest.raises(InvalidArguments, match="`guidance_scale` is 'much'"):
+            await service.generate_image("a cat", guidance_scale=much)
         with pytest.raises(InvalidArguments, match="both"):
             await service.generate_image("a cat", guidance_scale=3.5, guidance=3.0)
         with pytest.raises(InvalidArguments, match="both"):
@@ -102,6 +106,19 @@ async def test_what_cannot_be_is_refused_as_by_the_tool(tmp_path: Path) -> None:
             await service.generate_image("a cat", guidance_scale=99)
         with pytest.raises(NotFound, match="no-such"):
             await service.generate_image("a cat", checkpoint="no-such.safetensors")
+
+
+@pytest.mark.parametrize("words", ["", None, 5])
+async def test_a_frame_without_a_text_is_refused_before_any_is_rendered(tmp_path: Path, words: Any) -> None:
+    told: list[str | None] = []
+
+    async def report(done: float, /, total: float | None = None, message: str | None = None) -> None:
+        told.append(message)
+
+    async with embedded(tmp_path) as service:
+        with pytest.raises(InvalidArguments, match=r"`prompt\.1`"):
+            await service.generate_video(["a cat", words], report=report)
+    assert told == []
 
 
 async def test_a_comfyui_that_is_not_there_is_an_error(tmp_path: Path) -> None:
@@ -113,6 +130,33 @@ async def test_a_comfyui_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 def test_settings_are_given_once(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         GenerationService(ComfySettings(data_dir=tmp_path), backend="embedded")
+
+
+def test_a_setting_that_does_not_exist_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"`comfyui_url`.*`comfyui_api_url`"):
+        GenerationService(data_dir=tmp_path, comfyui_url="http://127.0.0.1:8188")
+    with pytest.raises(TypeError, match="`foo`"):
+        GenerationService(foo=1)
+
+
+async def test_outside_of_its_block_it_says_so_at_once(tmp_path: Path) -> None:
+    service = embedded(tmp_path)
+    with anyio.fail_after(5):
+        with pytest.raises(RuntimeError, match="async with"):
+            await service.generate_image("a cat")
+        with pytest.raises(RuntimeError, match="async with"):
+            await service.generate_video(["a cat"])
+    async with service:
+        pass
+    with pytest.raises(RuntimeError, match="async with"):
+        await service.generate_image("a cat")
+
+
+async def test_numbers_as_text_are_numbers(tmp_path: Path) -> None:
+    texts: dict[str, Any] = {"guidance_scale": "3.5", "num_inference_steps": "1", "frame_duration_s": "0.5"}
+    async with embedded(tmp_path) as service:
+        result = await service.generate_video(["a cat", "a dog"], width=64, height=64, **texts)
+    assert result["duration_s"] == 1.0
 
 
 def test_the_package_stays_light() -> None:
