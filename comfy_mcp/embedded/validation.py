@@ -18,6 +18,8 @@ Catalogue = Mapping[str, NodeDefinition]
 # Longer lists of options are named by their length alone, and `input_config` is null then.
 LISTED_OPTIONS = 20
 
+# What stands around the value of an input that is a list, since a bare list is a link.
+_WRAPPER = "__value__"
 _CONVERSIONS: Mapping[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
 
@@ -121,6 +123,7 @@ class _Check:
         # A node without `inputs`, like a link to a node that is not there, is reported as the KeyError that it is.
         inputs = self.graph[node_id]["inputs"]
         definition = self.catalogue[self.graph[node_id]["class_type"]]
+        linked = {name for name, value in inputs.items() if as_link(value) is not None}
         valid = True
         for item in definition.inputs:
             if item.name in inputs:
@@ -129,13 +132,19 @@ class _Check:
                 extra = {"input_name": item.name}
                 self._add(node_id, problem("required_input_missing", "Required input is missing", item.name, extra))
         for item in definition.inputs:
-            self._custom_check(node_id, item, inputs)
+            if item.name in inputs and item.name not in linked:
+                self._custom_check(node_id, item, inputs[item.name])
         self._path.pop()
         self._valid[node_id] = valid and node_id not in self.errors
         return self._valid[node_id]
 
     def _input(self, node_id: str, item: Input, inputs: dict[str, Any]) -> bool:
-        link = as_link(inputs[item.name])
+        value = inputs[item.name]
+        link = as_link(value)
+        if link is None and isinstance(value, dict) and _WRAPPER in value:
+            inputs[item.name] = cast("dict[str, Any]", value)[_WRAPPER]
+            # A node that takes no such value would get what the list links to.
+            link = None if item.is_value else as_link(inputs[item.name])
         if link is not None:
             return self._link(node_id, item, link)
         found = self._convert(item, inputs) or self._range(item, inputs[item.name])
@@ -211,10 +220,8 @@ class _Check:
             extra["input_config"] = None
         return problem("value_not_in_list", "Value not in list", f"{item.name}: {value!r} not in {listed}", extra)
 
-    def _custom_check(self, node_id: str, item: Input, inputs: dict[str, Any]) -> None:
-        if item.check is None or item.name not in inputs or as_link(inputs[item.name]) is not None:
-            return
-        wrong = item.check(self.folders, inputs[item.name])
+    def _custom_check(self, node_id: str, item: Input, value: Any) -> None:
+        wrong = None if item.check is None else item.check(self.folders, value)
         if wrong is not None:
             words = "Custom validation failed for node"
             details = f"{item.name} - {wrong}"

@@ -5,7 +5,7 @@ from typing import Any
 
 from comfy_mcp.workflows.check_links import gives, link_problem
 from comfy_mcp.workflows.check_values import value_problem
-from comfy_mcp.workflows.graphs import inputs_of, is_list, is_object
+from comfy_mcp.workflows.graphs import inputs_of, is_list, is_object, link_of, wrapped_list
 from comfy_mcp.workflows.problems import Problem, problem_at
 from comfy_mcp.workflows.specs import ANY, InputSpec, NodeSpec
 from mcp_toolserver.errors import closest
@@ -67,7 +67,11 @@ def _of_value(
         return link_problem(graph, node_id, wanted, value, specs)
     if wanted.is_value:
         return value_problem(node_id, node, wanted, value)
-    if wanted.type == ANY or wanted.grows or (is_object(value) and "__value__" in value):
+    items = wrapped_list(value)
+    if items is not None and link_of(items) is not None:
+        # Where an input takes no value of its own, ComfyUI unwraps the list and then follows it as a link.
+        return link_problem(graph, node_id, wanted, items, specs)
+    if wanted.type == ANY or wanted.grows or items is not None:
         return None
     return problem_at(
         node_id,

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from comfy_mcp.workflows.graphs import is_object
+from comfy_mcp.workflows.graphs import is_list, is_object, wrapped_list
 from comfy_mcp.workflows.problems import Problem, problem_at
 from comfy_mcp.workflows.specs import COMBO, InputSpec
 from mcp_toolserver.errors import closest
@@ -15,14 +15,20 @@ _SHOWN_OPTIONS = 8
 
 
 def value_problem(node_id: str, node: object, wanted: InputSpec, value: Any) -> Problem | None:
-    """Return what is wrong with a plain value of an input, if anything."""
-    if is_object(value) and "__value__" in value:
-        return None
+    """Return what is wrong with a plain value of an input, if anything; a list comes wrapped."""
+    items = wrapped_list(value)
+    if items is not None:
+        value = items
     if wanted.type == COMBO:
         return _choice_problem(node_id, node, wanted, value)
     if wanted.type in {"INT", "FLOAT"}:
         return _number_problem(node_id, node, wanted, value)
-    if wanted.type == "STRING" and wanted.name == "filename_prefix" and isinstance(value, str) and _escapes(value):
+    return _text_problem(node_id, node, wanted, value) if wanted.type == "STRING" else None
+
+
+def _text_problem(node_id: str, node: object, wanted: InputSpec, value: Any) -> Problem | None:
+    text = str(value)
+    if wanted.name == "filename_prefix" and _escapes(text):
         return problem_at(
             node_id,
             node,
@@ -30,7 +36,17 @@ def value_problem(node_id: str, node: object, wanted: InputSpec, value: Any) -> 
             f"`{wanted.name}` is {value!r}; ComfyUI saves inside its output folder alone. Give a name, or folder/name.",
             field=wanted.name,
         )
-    return None
+    if not is_object(value) and not is_list(value):
+        return None
+    return problem_at(
+        node_id,
+        node,
+        "text_as_other_type",
+        f"`{wanted.name}` is {'a list' if is_list(value) else 'an object'}; ComfyUI reads it as the text {text!r}. "
+        "Write the text.",
+        field=wanted.name,
+        severity="warning",
+    )
 
 
 def _choice_problem(node_id: str, node: object, wanted: InputSpec, value: Any) -> Problem | None:
@@ -48,6 +64,10 @@ def _choice_problem(node_id: str, node: object, wanted: InputSpec, value: Any) -
             return None
     if wanted.options is None or value in wanted.options:
         return None
+    if is_list(value) and wanted.settings.get("multiselect"):
+        value = next((item for item in value if item not in wanted.options), None)
+        if value is None:
+            return None
     options = [str(option) for option in wanted.options]
     reason, matches = likely(str(value), options)
     return problem_at(

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from comfy_mcp.workflows.graphs import Graph, Link, is_list, is_object
+from comfy_mcp.workflows.graphs import Graph, Link, is_list, is_object, wrapped
 from comfy_mcp.workflows.page import Page, PageNode, Scope, TooManyNodes
 from comfy_mcp.workflows.problems import Problem
 from comfy_mcp.workflows.specs import InputSpec, NodeSpec, ObjectInfo, spec_of
@@ -99,7 +99,7 @@ def _may_be_followed(wanted: InputSpec) -> bool:
 
 def _written(value: Any) -> Any:
     # A bare list would be taken for a link.
-    return {"__value__": value} if is_list(value) else value
+    return wrapped(value) if is_list(value) else value
 
 
 def _unknown(node_id: str, node: PageNode, object_info: ObjectInfo) -> Problem:

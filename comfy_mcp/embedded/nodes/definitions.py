@@ -25,6 +25,11 @@ class Input:
     required: bool = True
     check: Callable[[Folders, Any], str | None] | None = None
 
+    @property
+    def is_value(self) -> bool:
+        """Whether the graph holds the value itself; what nodes make for each other arrives by a link."""
+        return self.type in {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+
     def config(self, folders: Folders) -> list[Any]:
         """Return the pair by which the protocol describes an input: its type or its options, and its settings."""
         kind = self.type if self.choices is None else self.choices(folders)

@@ -43,6 +43,43 @@ def test_values_become_the_types_that_nodes_take(folders: Folders) -> None:
     assert graph["4"]["inputs"]["filename_prefix"] == "7"
 
 
+@pytest.mark.parametrize(
+    ("node_id", "name", "value", "held"),
+    [("2", "width", 96, 96), ("2", "width", "96", 96), ("4", "filename_prefix", ["a", "b"], "['a', 'b']")],
+)
+def test_a_value_is_taken_out_of_what_keeps_it_from_being_a_link(
+    folders: Folders, node_id: str, name: str, value: Any, held: Any
+) -> None:
+    graph = _chain()
+    graph[node_id]["inputs"][name] = {"__value__": value}
+    assert validate(graph, NODES, folders).error is None
+    assert graph[node_id]["inputs"][name] == held
+
+
+@pytest.mark.parametrize(
+    ("node_id", "name", "value", "code"),
+    [
+        ("2", "width", 0, "value_smaller_than_min"),
+        ("2", "width", [64], "invalid_input_type"),
+        ("1", "vae_name", ["3", 0], "value_not_in_list"),
+        ("4", "images", ["77", 0], "exception_during_validation"),
+        ("4", "images", ["3"], "bad_linked_input"),
+    ],
+)
+def test_a_value_that_was_taken_out_is_judged(folders: Folders, node_id: str, name: str, value: Any, code: str) -> None:
+    graph = _chain()
+    graph[node_id]["inputs"][name] = {"__value__": value}
+    assert [error["type"] for error in validate(graph, NODES, folders).node_errors[node_id]["errors"]] == [code]
+
+
+def test_a_list_of_pictures_is_no_picture(folders: Folders) -> None:
+    graph = _chain()
+    graph["5"] = {"class_type": "LoadImage", "inputs": {"image": {"__value__": ["3", 0]}}}
+    graph["4"]["inputs"]["images"] = ["5", 0]
+    errors = validate(graph, NODES, folders).node_errors["5"]["errors"]
+    assert [error["type"] for error in errors] == ["custom_validation_failed"]
+
+
 def test_an_output_that_is_wrong_itself_is_told_in_the_error(folders: Folders) -> None:
     graph = _chain()
     del graph["4"]["inputs"]["images"]

@@ -78,6 +78,15 @@ def test_the_nine_nodes_have_no_problem() -> None:
         (setting("7", "seed", 2**64), "7", "seed", "value_bigger_than_max"),
         (setting("7", "sampler_name", "zzz"), "7", "sampler_name", "value_not_in_list"),
         (setting("6", "width", 0), "6", "width", "value_smaller_than_min"),
+        (setting("9", "filename_prefix", {"a": "../../x"}), "9", "filename_prefix", "path_outside_folder"),
+        (setting("9", "filename_prefix", {"__value__": "../../x"}), "9", "filename_prefix", "path_outside_folder"),
+        (setting("7", "negative", {"__value__": None}), "7", "negative", "null_input"),
+        (setting("7", "negative", {"__value__": ["77", 0]}), "7", "negative", "link_to_missing_node"),
+        (setting("7", "steps", {"__value__": 0}), "7", "steps", "value_smaller_than_min"),
+        (setting("7", "steps", {"__value__": [20]}), "7", "steps", "invalid_input_type"),
+        (setting("7", "steps", {"__value__": {"__value__": 20}}), "7", "steps", "invalid_input_type"),
+        (setting("1", "ckpt_name", {"__value__": "FLUX1-dev.safetensors"}), "1", "ckpt_name", "value_not_in_list"),
+        (setting("7", "sampler_name", {"__value__": ["euler"]}), "7", "sampler_name", "value_not_in_list"),
         (setting("2", "strength_model", 1000.0), "2", "strength_model", "value_bigger_than_max"),
         (setting("9", "filename_prefix", "../../x"), "9", "filename_prefix", "path_outside_folder"),
         (setting("9", "filename_prefix", "C:\\x"), "9", "filename_prefix", "path_outside_folder"),
@@ -360,3 +369,30 @@ NODES = st.dictionaries(
 @given(JSON | NODES)
 def test_whatever_is_sent_gets_an_answer(document: object) -> None:
     assert isinstance(found(document, {LORA: "flux"}, {}), list)
+
+
+def test_a_wrapped_value_is_right_where_the_value_is() -> None:
+    graph = changed(setting("7", "steps", {"__value__": 20}))
+    graph["2"]["inputs"]["lora_name"] = {"__value__": LORA}
+    assert found(graph) == []
+
+
+def test_of_a_list_with_several_choices_each_must_be_there() -> None:
+    info = object_info()
+    info["Tags"] = {"input": {"required": {"tags": [["red", "blue"], {"multiselect": True}]}}, "output": []}
+    graph = flux_graph()
+    graph["20"] = {"class_type": "Tags", "inputs": {"tags": {"__value__": ["red", "blue"]}}}
+    assert check(graph, info) == []
+    graph["20"]["inputs"]["tags"] = {"__value__": ["red", "blu"]}
+    [problem] = check(graph, info)
+    assert (problem.code, problem.closest_matches) == ("value_not_in_list", ("blue",))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [({"a": 1}, "an object; ComfyUI reads it as the text \"{'a': 1}\""), ({"__value__": ["a", "b"]}, "a list")],
+)
+def test_a_text_that_is_none_runs_as_what_python_prints(value: object, text: str) -> None:
+    problem = only(changed(setting("3", "text", value)))
+    assert (problem.code, problem.severity, problem.input) == ("text_as_other_type", "warning", "text")
+    assert f"`text` is {text}" in problem.message
