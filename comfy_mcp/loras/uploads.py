@@ -16,7 +16,7 @@ from mcp_toolserver.files import write_file_atomically
 from mcp_toolserver.tools import Report, unheard
 from mcp_toolserver.uploads.folder import Manifest, Receipt
 from mcp_toolserver.uploads.plan import State
-from mcp_toolserver.uploads.progress import StartUpload, UploadProgress
+from mcp_toolserver.uploads.progress import AbortedUpload, StartUpload, UploadProgress
 from mcp_toolserver.uploads.store import UploadStore
 from mcp_toolserver.uploads.uploads import Uploads
 
@@ -57,7 +57,7 @@ class LoraUploads:
         """Return all uploads, the newest first."""
         return await (await self.uploads()).overview()
 
-    async def abort(self, upload_id: str) -> UploadProgress:
+    async def abort(self, upload_id: str) -> AbortedUpload:
         """Drop an upload, as `Uploads.abort` does."""
         return await (await self.uploads()).abort(upload_id)
 

@@ -5,7 +5,6 @@ from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
-import orjson
 from anyio import to_thread
 from pydantic import AfterValidator, AliasChoices, Field
 
@@ -17,7 +16,6 @@ from mcp_toolserver.uploads.progress import DEFAULT_CHUNK_BYTES, StartUpload, Up
 from mcp_toolserver.uploads.steps import MAX_CHUNK_BYTES
 
 MAX_WHOLE_BYTES = 64 * 1024 * 1024
-MAX_METADATA_BYTES = 1024 * 1024
 _LARGEST_SIZE = 2**53 - 1  # the largest integer that every JSON reader keeps exact
 
 
@@ -27,18 +25,7 @@ def _digest(value: str) -> str:
     return value.lower()
 
 
-def _small_metadata(value: dict[str, Any]) -> dict[str, Any]:
-    try:
-        size_bytes = len(orjson.dumps(value))
-    except TypeError as error:
-        raise ValueError(f"it cannot be written as JSON: {error}") from None
-    if size_bytes > MAX_METADATA_BYTES:
-        raise ValueError(f"it has {size_bytes} bytes as JSON, and at most {MAX_METADATA_BYTES} are kept")
-    return value
-
-
 Sha256 = Annotated[str, AfterValidator(_digest)]
-Metadata = Annotated[dict[str, Any], AfterValidator(_small_metadata)]
 
 _UPLOAD_ID = Field(description="UUID of the upload, as its start answered it.")
 _FILENAME = Field(description="Name in ComfyUI's loras folder, ending in .safetensors; sub-folders with `/`.")
@@ -58,7 +45,7 @@ class UploadLora(Arguments):
     content: str = Field(
         validation_alias=AliasChoices("content", "data"), description="The file's bytes as base64 (standard alphabet)."
     )
-    metadata: Metadata | None = _METADATA
+    metadata: dict[str, Any] | None = _METADATA
     overwrite: bool = _OVERWRITE
     sha256: Sha256 | None = Field(None, description="Digest of the file in hex; compared before it is installed.")
 
@@ -84,7 +71,7 @@ class StartChunkedUpload(Arguments):
         description=f"Bytes in each chunk before base64, but the last; {DEFAULT_CHUNK_BYTES} when left out.",
     )
     sha256: Sha256 | None = Field(None, description="Digest of the whole file in hex; compared at the finish.")
-    metadata: Metadata | None = _METADATA
+    metadata: dict[str, Any] | None = _METADATA
     overwrite: bool = _OVERWRITE
 
 
@@ -164,7 +151,9 @@ class UploadAborted(Result):
     """A chunked upload that is no more."""
 
     upload_id: str = Field(description="UUID of the upload.")
-    filename: str = Field(description="Name that the LoRA would have had.")
+    filename: str | None = Field(
+        description="Name that the LoRA would have had; null where nothing could be read of it any more."
+    )
     dropped_bytes: int = Field(description="How many bytes had arrived.")
 
 
@@ -235,9 +224,8 @@ def upload_tools(uploads: LoraUploads) -> list[AnyTool]:
 
     async def abort(args: AbortChunkedUpload, call: Call) -> UploadAborted:
         dropped = await uploads.abort(args.upload_id)
-        manifest = dropped.manifest
         return UploadAborted(
-            upload_id=manifest.upload_id, filename=manifest.filename, dropped_bytes=dropped.received_bytes
+            upload_id=dropped.upload_id, filename=dropped.filename, dropped_bytes=dropped.received_bytes
         )
 
     async def finish(args: FinishChunkedUpload, call: Call) -> LoraInstalled:

@@ -292,6 +292,7 @@ async def test_an_upload_that_is_not_there_is_not_found(tus: Tus, upload_id: str
         assert answer.json()["error"]["code"] == "not_found"
 
 
+DEEP = '{"a":' * 250 + "1" + "}" * 250
 BAD_CREATIONS: list[tuple[dict[str, str], int, str]] = [
     ({"Upload-Length": ""}, 422, "`Upload-Length` is missing"),
     ({"Upload-Length": "-5"}, 422, "`Upload-Length` is '-5'"),
@@ -310,6 +311,7 @@ BAD_CREATIONS: list[tuple[dict[str, str], int, str]] = [
     ({"Upload-Metadata": metadata(filename="a.safetensors", sha256="abc")}, 422, "`sha256`"),
     ({"Upload-Metadata": metadata(filename="a.safetensors", overwrite="maybe")}, 422, "neither `true` nor `false`"),
     ({"Upload-Metadata": metadata(filename="a.safetensors", metadata="[]")}, 422, "no JSON object"),
+    ({"Upload-Metadata": metadata(filename="a.safetensors", metadata=DEEP)}, 422, "more than 32 levels deep"),
     ({"Upload-Metadata": metadata(filename="a.safetensors", upload_id="7")}, 422, "no UUID"),
 ]
 

@@ -14,11 +14,12 @@ import pytest
 from starlette.types import ASGIApp
 
 from comfy_mcp.loras.uploads import LoraUploads
-from comfy_mcp.tools.uploads import MAX_METADATA_BYTES, upload_tools
+from comfy_mcp.tools.uploads import upload_tools
 from mcp_toolserver.app import BackendState, ServerIdentity, ToolServer, create_server_app
 from mcp_toolserver.auth import DoorPolicy
 from mcp_toolserver.errors import Forbidden
 from mcp_toolserver.tools import Call, Toolbox
+from mcp_toolserver.uploads.metadata import MAX_METADATA_BYTES
 from tests.servers.loras import flux, library_over, toolbox
 
 CHUNK = 64 * 1024
@@ -273,6 +274,8 @@ BAD_STARTS: list[dict[str, Any]] = [
     {"upload_id": "not-a-uuid"},
     {"sha256": "abc"},
     {"metadata": {"long": "x" * MAX_METADATA_BYTES}},
+    {"metadata": json.loads('{"a":' * 250 + "1" + "}" * 250)},
+    {"metadata": json.loads('{"a":[' * 16 + "{}" + "]}" * 16)},
 ]
 
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from mcp_toolserver.errors import Conflict
 from mcp_toolserver.files import sync_directory, write_now
 from mcp_toolserver.uploads.past_cache import write_at
 from mcp_toolserver.uploads.plan import ChunkPlan
@@ -22,6 +23,17 @@ RECEIPT = "receipt.json"
 UNVERIFIED = "unverified"
 # macOS has no fdatasync; where it exists it saves the write of the modification time.
 _sync_data = getattr(os, "fdatasync", os.fsync)
+
+
+class UnreadableUpload(Conflict):
+    """Refuse whatever needs to know what an upload was started with, where its record cannot be read."""
+
+    def __init__(self, upload_id: str, name: str) -> None:
+        super().__init__(
+            f"The record `{name}` of upload `{upload_id}` cannot be read, so that it can never be resumed.",
+            hint="Abort it (tus: DELETE), and send the file as another upload.",
+            details={"upload_id": upload_id},
+        )
 
 
 class Manifest(BaseModel):
@@ -80,18 +92,22 @@ class UploadFolder:
         self.part = path / PART
 
     def manifest(self) -> Manifest | None:
-        """Return what was started, or None when nothing was."""
+        """Return what was started, or None when nothing was; raises UnreadableUpload."""
         try:
             return Manifest.model_validate_json((self.path / MANIFEST).read_bytes())
         except FileNotFoundError:
             return None
+        except ValidationError as error:
+            raise UnreadableUpload(self.path.name, MANIFEST) from error
 
     def receipt(self) -> Receipt | None:
-        """Return what was verified, or None."""
+        """Return what was verified, or None; raises UnreadableUpload."""
         try:
             return Receipt.model_validate_json((self.path / RECEIPT).read_bytes())
         except FileNotFoundError:
             return None
+        except ValidationError as error:
+            raise UnreadableUpload(self.path.name, RECEIPT) from error
 
     def size_bytes(self) -> int | None:
         """Return how many bytes of the part count, or None when there is no part."""
@@ -127,7 +143,7 @@ class UploadFolder:
     def unverified_from(self) -> int | None:
         """Return where bytes begin that do not count, because their checksum was not compared yet; None without any."""
         try:
-            boot, _, offset = (self.path / UNVERIFIED).read_text("ascii").partition(" ")
+            boot, _, offset = (self.path / UNVERIFIED).read_text("ascii", "replace").partition(" ")
         except FileNotFoundError:
             return None
         # After a power cut the note may be back that was removed before an answer: it must not unsay that answer.
@@ -224,8 +240,9 @@ class UploadFolder:
     def idle_s(self, now_s: float) -> float | None:
         """Return for how many seconds nothing has changed, or None when that is in doubt.
 
-        It is in doubt when a stranger's file lies here, when the manifest cannot be read, and when the clock must have
-        jumped: it stands before the last change, or the machine runs for a shorter time since the start.
+        It is in doubt when a stranger's file lies here, and when the clock must have jumped: it stands before the last
+        change, or the machine runs for a shorter time since the start. A manifest that cannot be read is no doubt: what
+        lies beside it is of no use to anybody.
         """
         entries = list(self.path.iterdir())
         if any(
@@ -235,8 +252,8 @@ class UploadFolder:
             return None
         try:
             manifest = self.manifest()
-        except ValidationError:
-            return None
+        except UnreadableUpload:
+            manifest = None
         idle_s = now_s - max(entry.stat().st_mtime for entry in (self.path, *entries))
         began_in_this_run = manifest is not None and manifest.boot_id is not None and manifest.boot_id == boot_id()
         if idle_s < 0 or (began_in_this_run and idle_s > time.clock_gettime(time.CLOCK_BOOTTIME)):

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from mcp_toolserver.errors import RateLimited
-from mcp_toolserver.uploads.folder import MANIFEST, PART, Manifest
+from mcp_toolserver.uploads.folder import MANIFEST, PART, Manifest, UnreadableUpload
 from mcp_toolserver.uploads.store import UploadStore
 
 _LIST_THEM = (
@@ -31,7 +31,8 @@ class UploadLimits:
 
 @dataclass(frozen=True, slots=True)
 class _Open:
-    manifest: Manifest
+    # None where it cannot be read: its place is taken all the same, whoever's it is.
+    manifest: Manifest | None
     missing_bytes: int
     changed_s: float
 
@@ -49,7 +50,7 @@ class OpenUploads:
         found = self._all()
         if len(found) >= self._limits.most_open:
             raise _too_many(len(found), self._limits.most_open, "here")
-        of_caller = Counter(each.manifest.caller for each in found)[caller]
+        of_caller = Counter(each.manifest.caller for each in found if each.manifest)[caller]
         if of_caller >= self._limits.most_open_of_one_caller:
             raise _too_many(
                 of_caller, self._limits.most_open_of_one_caller, f"of {caller or 'callers without address'}"
@@ -70,9 +71,13 @@ class OpenUploads:
                 continue
             stamp = (written.st_ino, written.st_mtime_ns)
             remembered = known.get(upload_id)
-            manifest = (
-                remembered[1] if remembered and remembered[0] == stamp else self._store.look(upload_id).manifest()
-            )
+            try:
+                manifest = (
+                    remembered[1] if remembered and remembered[0] == stamp else self._store.look(upload_id).manifest()
+                )
+            except UnreadableUpload:
+                found.append(_Open(None, 0, part.st_mtime))
+                continue
             if manifest is not None:
                 self._manifests[upload_id] = (stamp, manifest)
                 found.append(_Open(manifest, max(0, manifest.total_bytes - part.st_size), part.st_mtime))

@@ -1,5 +1,6 @@
 """What an upload was started with, and how far it is."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -7,9 +8,11 @@ from typing import Any
 from uuid import uuid4
 
 from mcp_toolserver.errors import Conflict, InvalidArguments
-from mcp_toolserver.uploads.folder import Manifest, UploadFolder, boot_id
+from mcp_toolserver.uploads.folder import Manifest, UnreadableUpload, UploadFolder, boot_id
 from mcp_toolserver.uploads.plan import State, state_of
 from mcp_toolserver.uploads.store import canonical_id
+
+log = logging.getLogger(__name__)
 
 DEFAULT_CHUNK_BYTES = 256 * 1024
 
@@ -52,6 +55,15 @@ class UploadProgress:
         return self.received_bytes == self.manifest.total_bytes
 
 
+@dataclass(frozen=True, slots=True)
+class AbortedUpload:
+    """An upload that is no more; `filename` is None where its manifest could not be read."""
+
+    upload_id: str
+    filename: str | None
+    received_bytes: int
+
+
 def canonical(upload_id: str) -> str:
     """Return the canonical spelling of an upload's id; raises InvalidArguments when it is no UUID."""
     known = canonical_id(upload_id)
@@ -65,7 +77,7 @@ def canonical(upload_id: str) -> str:
 
 
 def progress_of(folder: UploadFolder, *, durable: bool = True) -> UploadProgress | None:
-    """Derive from the files of an upload how far it is; None when it was never started.
+    """Derive from the files of an upload how far it is; None when it was never started. Raises UnreadableUpload.
 
     With `durable`, the bytes that count are made durable first, so that a caller may rely on the answer.
     """
@@ -78,6 +90,15 @@ def progress_of(folder: UploadFolder, *, durable: bool = True) -> UploadProgress
     received = None if on_disk is None else min(on_disk, plan.total_bytes)
     state = state_of(plan, received, has_receipt=on_disk is None and folder.receipt() is not None)
     return UploadProgress(manifest, state, manifest.total_bytes if state is State.PUBLISHED else received or 0)
+
+
+def listed_progress(folder: UploadFolder) -> UploadProgress | None:
+    """Return how far an upload is, or None for one that cannot be read: it shall not hide the others."""
+    try:
+        return progress_of(folder)
+    except UnreadableUpload:
+        log.warning("an upload cannot be read and is not listed", extra={"upload_id": folder.path.name})
+        return None
 
 
 def manifest_of(upload_id: str, request: StartUpload) -> Manifest:

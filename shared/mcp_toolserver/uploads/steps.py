@@ -8,7 +8,7 @@ from threading import Lock
 from mcp_toolserver.base64_content import decode_base64
 from mcp_toolserver.errors import NotFound
 from mcp_toolserver.uploads.digests import RunningDigests, require_chunk_digest
-from mcp_toolserver.uploads.folder import HeldUpload, Manifest
+from mcp_toolserver.uploads.folder import HeldUpload, Manifest, UnreadableUpload
 from mcp_toolserver.uploads.limits import OpenUploads, UploadLimits
 from mcp_toolserver.uploads.plan import (
     Event,
@@ -21,7 +21,14 @@ from mcp_toolserver.uploads.plan import (
     require_room,
     state_of,
 )
-from mcp_toolserver.uploads.progress import StartUpload, UploadProgress, manifest_of, progress_of, require_same
+from mcp_toolserver.uploads.progress import (
+    AbortedUpload,
+    StartUpload,
+    UploadProgress,
+    manifest_of,
+    progress_of,
+    require_same,
+)
 from mcp_toolserver.uploads.store import UploadStore
 
 MAX_CHUNK_BYTES = 4 * 1024 * 1024
@@ -175,16 +182,21 @@ class UploadSteps:
             raise absent(upload_id)
         return progress
 
-    def abort(self, upload_id: str) -> UploadProgress:
-        """Drop an upload; returns how far it was."""
+    def abort(self, upload_id: str) -> AbortedUpload:
+        """Drop an upload, also one that cannot be read; returns what it was."""
         with self.held(upload_id) as held:
-            progress = progress_of(held)
-            if progress is None:
-                raise absent(upload_id)
-            require(progress.state, Event.ABORT, upload_id)
+            try:
+                progress = progress_of(held)
+            except UnreadableUpload:
+                aborted = AbortedUpload(upload_id, None, held.size_bytes() or 0)
+            else:
+                if progress is None:
+                    raise absent(upload_id)
+                require(progress.state, Event.ABORT, upload_id)
+                aborted = AbortedUpload(upload_id, progress.manifest.filename, progress.received_bytes)
             held.remove()
             self.digests.forget(upload_id)
-            return progress
+            return aborted
 
     def fill(self, upload_id: str, data: bytes) -> None:
         """Take all bytes of an upload at once."""

@@ -22,6 +22,7 @@ from mcp_toolserver.uploads.digests import expected_sha256, require_sha256
 from mcp_toolserver.uploads.folder import HeldUpload, Manifest, Receipt, boot_id
 from mcp_toolserver.uploads.incoming import Incoming
 from mcp_toolserver.uploads.limits import UploadLimits
+from mcp_toolserver.uploads.metadata import require_keepable
 from mcp_toolserver.uploads.plan import (
     Event,
     State,
@@ -32,7 +33,14 @@ from mcp_toolserver.uploads.plan import (
     require_room,
     state_of,
 )
-from mcp_toolserver.uploads.progress import StartUpload, UploadProgress, canonical, progress_of
+from mcp_toolserver.uploads.progress import (
+    AbortedUpload,
+    StartUpload,
+    UploadProgress,
+    canonical,
+    listed_progress,
+    progress_of,
+)
 from mcp_toolserver.uploads.steps import Inspect, UploadSteps
 from mcp_toolserver.uploads.store import UploadStore, disk_errors
 
@@ -81,9 +89,10 @@ class Uploads:
     async def start(self, request: StartUpload) -> UploadProgress:
         """Begin an upload, or resume the one of the same id, file name and size.
 
-        Raises Conflict when the id belongs to another file, RateLimited when too many are unfinished, and
-        InsufficientStorage when the disk has no room.
+        Raises Conflict when the id belongs to another file, RateLimited when too many are unfinished,
+        InsufficientStorage when the disk has no room, and InvalidArguments for metadata that cannot be kept.
         """
+        require_keepable(request.metadata)
         await self._sweep_at_times()
         upload_id = canonical(request.upload_id) if request.upload_id else str(uuid4())
         async with self._turn(upload_id):
@@ -101,10 +110,10 @@ class Uploads:
         return progress
 
     async def overview(self) -> list[UploadProgress]:
-        """Return all uploads, also the published ones until they are swept; the newest first."""
+        """Return all uploads that can be read, also the published ones until they are swept; the newest first."""
 
         def look() -> list[UploadProgress]:
-            found = [progress_of(self._store.look(upload_id)) for upload_id in self._store.ids()]
+            found = [listed_progress(self._store.look(upload_id)) for upload_id in self._store.ids()]
             return sorted((each for each in found if each), key=lambda each: each.manifest.started, reverse=True)
 
         return await self._thread(look)
@@ -153,8 +162,8 @@ class Uploads:
             return await confirm()
         return await self._receive_checked(upload_id, offset, body, checksum)
 
-    async def abort(self, upload_id: str) -> UploadProgress:
-        """Drop an upload and its bytes; returns how far it was. Raises NotFound, and Conflict once it is published."""
+    async def abort(self, upload_id: str) -> AbortedUpload:
+        """Drop an upload and its bytes; returns what it was. Raises NotFound, and Conflict once it is published."""
         upload_id = canonical(upload_id)
         async with self._turn(upload_id):
             return await self._thread(self._steps.abort, upload_id)
