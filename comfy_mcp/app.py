@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -14,6 +15,7 @@ from comfy_mcp.engines.selection import EngineName, Selection, Wanted
 from comfy_mcp.generation.fallback import Fallback
 from comfy_mcp.generation.generation import Generation
 from comfy_mcp.generation.named_files import DescribeLora, LoraFacts, NamedFiles
+from comfy_mcp.image_sizes import input_size
 from comfy_mcp.images import Images
 from comfy_mcp.imports.imports import Imports
 from comfy_mcp.imports.peer import AitkPeer
@@ -147,7 +149,13 @@ def assemble(settings: ComfySettings) -> Assembled:
         may_replace_embedded=settings.backend == "auto",
     )
     generation = Generation(
-        jobs, NamedFiles(models, _describer(library)), base_models, checks, fallback, selected=selection.selected
+        jobs,
+        NamedFiles(models, _describer(library)),
+        base_models,
+        checks,
+        fallback,
+        selected=selection.selected,
+        size_of=partial(input_size, comfyui),
     )
     system = System(comfyui, selection.selected, folders.doubts, fallback.told)
 

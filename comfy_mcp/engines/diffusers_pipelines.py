@@ -37,6 +37,7 @@ class PictureRequest:
     """Ask for pictures; sizes are pixels, and `guidance` is what the model's pipeline takes as guidance_scale.
 
     With an `image`, `denoise` of it is drawn anew, and only where `mask` is white; without a size the result keeps its.
+    At a size of another ratio, both are cut at their edges.
     """
 
     prompt: str
@@ -160,22 +161,23 @@ def _pipeline(torch: Any, diffusers: Any, model: DiffusersModel, request: Pictur
 def _pictures(model: DiffusersModel, request: PictureRequest) -> dict[str, Any]:
     if request.image is None:
         return {"width": request.width, "height": request.height}
-    from PIL.Image import open as open_image
+    from PIL import Image, ImageOps
 
     step = 16 if model.family == FLUX else 8
-    with open_image(request.image) as image:
-        picture = image.convert("RGB")
+    with Image.open(request.image) as image:
+        picture = ImageOps.exif_transpose(image).convert("RGB")
     wanted = (request.width or picture.width, request.height or picture.height)
     width, height = (max(step, side // step * step) for side in wanted)
     pictures: dict[str, Any] = {
-        "image": picture.resize((width, height)),
+        "image": ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS),
         "strength": request.denoise,
         "width": width,
         "height": height,
     }
     if request.mask is not None:
-        with open_image(request.mask) as mask:
-            pictures["mask_image"] = mask.convert("L").resize((width, height))
+        with Image.open(request.mask) as mask:
+            upright = ImageOps.exif_transpose(mask).convert("L")
+        pictures["mask_image"] = ImageOps.fit(upright, (width, height), Image.Resampling.LANCZOS)
     return pictures
 
 

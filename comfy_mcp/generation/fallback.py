@@ -11,7 +11,9 @@ from comfy_mcp.engines.diffusers_orders import LoraOrder, PictureOrder
 from comfy_mcp.engines.diffusers_pipelines import missing_library
 from comfy_mcp.engines.diffusers_samplers import sampling_of
 from comfy_mcp.engines.selection import Selected
+from comfy_mcp.generation.picture_sizes import Size, sizes_of
 from comfy_mcp.generation.requests import ImageRequest
+from comfy_mcp.image_sizes import size_of_file
 from comfy_mcp.loras.local import LocalLoras
 from comfy_mcp.models.models import find_name
 from comfy_mcp.workflows import GenerationRequest
@@ -97,6 +99,11 @@ class Fallback:
         recipe = IMAGE_RECIPES[model.family]
         request = request.steered(recipe)
         sampling, sampling_warnings = sampling_of(model.family, request.sampler, request.scheduler)
+        for field in ("input_image", "mask"):
+            name = getattr(request, field)
+            if name is not None:
+                await self._engine.input_path(name, field=field)
+        input_size, mask_size = await sizes_of(request, self._size_of)
         settings, warnings = settle(
             GenerationRequest(
                 prompt=request.prompt,
@@ -110,15 +117,13 @@ class Fallback:
                 guidance=request.guidance,
                 batch_size=request.batch_size,
                 input_image=request.input_image,
+                input_size=input_size,
                 mask=request.mask,
+                mask_size=mask_size,
                 denoise=request.denoise,
             ),
             recipe,
         )
-        for field in ("input_image", "mask"):
-            name = getattr(request, field)
-            if name is not None:
-                await self._engine.input_path(name, field=field)
         if request.input_image is not None and int(settings.steps * settings.denoise) < 1:
             raise _too_little(settings.denoise, settings.steps)
         loras, lora_warnings = await self._chosen_loras(request, model)
@@ -146,6 +151,9 @@ class Fallback:
             workflow_name=f"diffusers-{model.family}-{settings.mode}",
             warnings=(rendered, *said, *warnings, *sampling_warnings, *lora_warnings),
         )
+
+    async def _size_of(self, name: str) -> Size | None:
+        return await to_thread.run_sync(size_of_file, await self._engine.input_path(name, field="input_image"))
 
     async def _require(self) -> None:
         missing = await to_thread.run_sync(missing_library)

@@ -11,6 +11,7 @@ from comfy_mcp.engines.diffusers import DIFFUSERS
 from comfy_mcp.engines.selection import Selected
 from comfy_mcp.generation.fallback import Fallback
 from comfy_mcp.generation.named_files import NamedFiles
+from comfy_mcp.generation.picture_sizes import SizeOf, sizes_of
 from comfy_mcp.generation.requests import RANDOM_SEED, AnimationRequest, ImageRequest
 from comfy_mcp.graph_inputs import with_inputs
 from comfy_mcp.jobs.jobs import Jobs
@@ -51,6 +52,7 @@ class Generation:
         fallback: Fallback,
         *,
         selected: Callable[[], Awaitable[Selected]],
+        size_of: SizeOf,
     ) -> None:
         self._jobs = jobs
         self._files = files
@@ -58,6 +60,7 @@ class Generation:
         self._checks = checks
         self._fallback = fallback
         self._selected = selected
+        self._size_of = size_of
 
     async def generate(self, request: ImageRequest) -> JobState:
         """Start a job for one request, on the right graph for its model; returns once ComfyUI has accepted it.
@@ -99,6 +102,7 @@ class Generation:
         controlnet, control_warnings = await self._files.controlnet(
             request.controlnet, patches_model=recipe.controlnet == "model"
         )
+        input_size, mask_size = await sizes_of(request, self._size_of)
         job_id = str(uuid4())
         built = build(
             GenerationRequest(
@@ -116,8 +120,10 @@ class Generation:
                 scheduler=request.scheduler,
                 batch_size=request.batch_size,
                 input_image=request.input_image,
+                input_size=input_size,
                 reference_images=request.reference_images,
                 mask=request.mask,
+                mask_size=mask_size,
                 denoise=request.denoise,
                 hires=request.hires,
                 upscale_model=upscale_model,

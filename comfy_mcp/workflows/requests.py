@@ -66,7 +66,8 @@ class GenerationRequest:
 
     `seed` is from 0 to 2**64 - 1: a random one is the caller's to draw, so that a request says all. Pictures are named
     as LoadImage takes them; without a size the result keeps that of `input_image`. `mask` is white where the picture is
-    drawn anew. `tiled_decode` None decides by the area.
+    drawn anew. `input_size` and `mask_size` are width and height of those pictures in pixels, None where they are not
+    known. `tiled_decode` None decides by the area.
     """
 
     prompt: str
@@ -83,8 +84,10 @@ class GenerationRequest:
     scheduler: str | None = None
     batch_size: int = 1
     input_image: str | None = None
+    input_size: tuple[int, int] | None = None
     reference_images: tuple[str, ...] = ()
     mask: str | None = None
+    mask_size: tuple[int, int] | None = None
     denoise: float | None = None
     hires: Hires | None = None
     upscale_model: str | None = None

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from comfy_mcp.workflows.families import title_of
+from comfy_mcp.workflows.picture_sizes import check_mask, with_both_sides
 from comfy_mcp.workflows.ranges import SIDE_PIXELS, check_image, refusal
 from comfy_mcp.workflows.recipes import ImageRecipe, Mode, Recipe
 from comfy_mcp.workflows.requests import GenerationRequest, file_of
@@ -50,7 +51,7 @@ def settle(request: GenerationRequest, recipe: ImageRecipe) -> tuple[Settings, l
     """
     check_image(request, recipe.guidance_range)
     mode = _mode(request, recipe)
-    warnings: list[str] = []
+    warnings = check_mask(request)
     cfg, guidance = _strength_of_prompt(request, recipe, warnings)
     sampler, scheduler = _sampling(request, recipe, warnings)
     negative = negative_prompt(request.negative_prompt, recipe, warnings)
@@ -207,8 +208,11 @@ def _size(request: GenerationRequest, recipe: ImageRecipe, warnings: list[str]) 
                 details={"field": "width", "missing": ["width", "height"]},
             )
         return None, None
-    width = to_step("width", request.width or recipe.width, recipe, warnings)
-    height = to_step("height", request.height or recipe.height, recipe, warnings)
+    width, height = request.width or recipe.width, request.height or recipe.height
+    if request.input_image is not None and None in (request.width, request.height):
+        width, height = with_both_sides(request, recipe.side_step)
+    width = to_step("width", width, recipe, warnings)
+    height = to_step("height", height, recipe, warnings)
     if request.hires is not None and max(width, height) * request.hires.scale > SIDE_PIXELS[1]:
         most = round(SIDE_PIXELS[1] / max(width, height), 2)
         raise refusal("hires.scale", request.hires.scale, f"makes a side longer than {SIDE_PIXELS[1]} pixels", most)

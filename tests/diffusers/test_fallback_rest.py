@@ -127,6 +127,14 @@ def test_a_picture_is_begun_with_and_masked(server: Server) -> None:
     assert pixels(server.picture(begun)) != pixels(server.picture(masked))
 
 
+def test_one_side_is_enough_beside_a_picture(server: Server) -> None:
+    name = server("upload-image", filename="wide.png", content=base64.b64encode(png(128, 64)).decode())["name"]
+    result = server("generate-image", prompt="a red cat", steps=2, denoise=0.5, input_image=name, width=256)
+    assert (result["images"][0]["width"], result["images"][0]["height"]) == (256, 128)
+    error = server.error("generate-image", prompt="a red cat", input_image=name, mask="cat.png")
+    assert error["details"] == {"field": "mask", "value": [64, 64], "closest": [128, 64]}
+
+
 def test_several_pictures_at_once(server: Server) -> None:
     result = server("generate-image", **SMALL, batch_size=2)
     first, second = (pixels(server.picture(result, index)) for index in range(2))

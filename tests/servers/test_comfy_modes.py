@@ -139,6 +139,37 @@ async def test_a_callers_own_graph_can_hide_what_the_mask_leaves_open(engine: En
         assert change[:, 144:].mean() > 20
 
 
+def turned() -> str:
+    """Return a JPEG of 64 x 128 pixels that its EXIF lays on its side, as base64."""
+    exif, buffer = Image.Exif(), BytesIO()
+    exif[0x0112] = 6
+    Image.new("RGB", (64, 128), "teal").save(buffer, "JPEG", exif=exif)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+async def test_one_side_is_enough_beside_a_picture(engine: EngineUnderTest, tmp_path: Path) -> None:
+    async with comfy_tools(engine.settings(tmp_path)) as tools:
+        name = (await tools("upload-image", filename="turned.jpg", content=turned()))["name"]
+        for sides in ({"width": 256}, {"height": 128}):
+            made = await tools("generate-image", prompt="a cat", steps=2, input_image=name, **sides)
+            assert saved(engine, made).shape[:2] == (128, 256)
+        with pytest.raises(InvalidArguments, match="`height` is left out"):
+            await tools("generate-image", prompt="a cat", input_image="absent.png", width=256)
+
+
+async def test_a_mask_has_the_shape_of_its_picture(engine: EngineUnderTest, tmp_path: Path) -> None:
+    async with comfy_tools(engine.settings(tmp_path)) as tools:
+        picture = await uploaded(tools, striped())
+        small, thin = (
+            await uploaded(tools, right_half().resize((64, 64))),
+            await uploaded(tools, Image.new("L", (400, 1))),
+        )
+        made = await tools("generate-image", prompt="a cat", steps=2, input_image=picture, mask=small)
+        assert any("`mask` is a picture of 64 x 64" in warning for warning in made["warnings"])
+        with pytest.raises(InvalidArguments, match="400 x 1"):
+            await tools("generate-image", prompt="a cat", input_image=picture, mask=thin)
+
+
 async def test_files_that_are_not_there_are_refused_with_their_folder(engine: EngineUnderTest, tmp_path: Path) -> None:
     async with comfy_tools(engine.settings(tmp_path)) as tools:
         with pytest.raises(NotFound, match="`upscale_model`") as enlarging:

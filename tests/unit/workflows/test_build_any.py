@@ -57,6 +57,7 @@ def pictures_of(recipe: ImageRecipe, draw: st.DrawFn) -> dict[str, Any]:
     more = draw(st.lists(st.just("second.png"), max_size=recipe.references - 1)) if mode == "edit" else []
     return {
         "input_image": "room.png",
+        "input_size": (1024, 768),
         "mask": "mask.png" if mode == "inpaint" else None,
         "reference_images": tuple(more),
     }
