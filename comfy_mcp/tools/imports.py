@@ -43,7 +43,7 @@ class ImportLora(Arguments):
         None, description="Name in ComfyUI's loras folder, ending in .safetensors; that of the model when left out."
     )
     sha256: Sha256 | None = Field(
-        None, description="Digest of a model in hex: another state of it, or another server's model, is refused."
+        None, description="Digest of the file in hex: compared before ComfyUI sees it, and any other is refused."
     )
     overwrite: bool = Field(False, description="Replace a LoRA of the same name that has other bytes.")
     method: Choice = Field(
@@ -97,12 +97,6 @@ def import_tools(imports: Imports, peer: AitkPeer, downloads: Downloads, library
         model_path = args.model_path or (peer.model_path_in(args.url) if args.url else None)
         if model_path is None:
             assert args.url is not None
-            if args.sha256 is not None:
-                raise InvalidArguments(
-                    "`sha256` is for models of aitk_mcp, and is not compared with what comes from the web.",
-                    hint="Leave it out, and compare `sha256` of the answer.",
-                    details={"field": "sha256", "value": args.sha256},
-                )
             return await download(args, args.url, call)
         wanted = Wanted(
             model_path=model_path,
@@ -115,7 +109,13 @@ def import_tools(imports: Imports, peer: AitkPeer, downloads: Downloads, library
 
     async def download(args: ImportLora, url: str, call: Call) -> LoraImported:
         fetched = await downloads.fetch(
-            url, LORAS, filename=args.filename, overwrite=args.overwrite, wait_s=args.wait_s, report=call.report
+            url,
+            LORAS,
+            filename=args.filename,
+            overwrite=args.overwrite,
+            sha256=args.sha256,
+            wait_s=args.wait_s,
+            report=call.report,
         )
         placed = fetched.placed
         lora = await library.with_listing(await library.info(placed.name, report=call.report)) if placed else None
@@ -129,7 +129,7 @@ def import_tools(imports: Imports, peer: AitkPeer, downloads: Downloads, library
             total_bytes=fetched.total_bytes,
             upload_id=None,
             sha256=lora.hashes.sha256 if lora and lora.hashes else None,
-            checksum_verified=False,
+            checksum_verified=lora is not None and args.sha256 is not None,
             seconds=None,
             lora=details_of(lora) if lora else None,
             listed=lora.listed if lora else None,

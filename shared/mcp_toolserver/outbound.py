@@ -22,6 +22,7 @@ from mcp_toolserver.retries import Patience, patiently
 from mcp_toolserver.tools import Report, unheard
 
 _PORTS = {"https": 443, "http": 80}
+_LAST_PORT = 65535
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _RANGE_NOT_SATISFIABLE = 416
 _GONE = frozenset({404, 410})
@@ -50,10 +51,7 @@ class OutboundPolicy:
 
     def check(self, url: str, *, redirected_from: str | None = None) -> httpx.URL:
         """Return the URL, parsed; raises InvalidArguments for what is none, and Forbidden for a host not listed."""
-        try:
-            parsed = httpx.URL(url)
-        except (httpx.InvalidURL, TypeError) as error:
-            raise _bad(url, f"it cannot be read: {error}") from None
+        parsed = _read(url)
         if parsed.scheme not in self.schemes:
             allowed = " or ".join(sorted(self.schemes))
             raise _bad(url, f"it begins with `{parsed.scheme or 'nothing'}`, and only {allowed} is fetched")
@@ -157,9 +155,16 @@ class Outbound:
                     continue
                 except httpx.TransportError as error:
                     raise _unavailable(url, error) from error
+                except UnicodeError as error:
+                    # httpx reads where a redirect leads, be it followed or not.
+                    raise BackendRejected(
+                        f"{_origin(url)} redirects to an address that cannot be read: {error}.",
+                        hint="Give the address where the file itself is.",
+                        details={"url": str(url)},
+                    ) from error
                 try:
                     if answer.status_code in _REDIRECTS and "location" in answer.headers:
-                        return url.join(answer.headers["location"])
+                        return _read(str(url.join(answer.headers["location"])))
                     if not answer.is_success and answer.status_code != _RANGE_NOT_SATISFIABLE:
                         raise _refused(url, answer)
                     return await receive(answer, part, report=report, max_bytes=self.policy.max_bytes)
@@ -212,6 +217,19 @@ def _split(entry: str) -> tuple[str, str]:
         return name, port.removeprefix(":")
     name, _, port = entry.partition(":") if entry.count(":") == 1 else (entry, "", "")
     return name, port
+
+
+def _read(url: str) -> httpx.URL:
+    """Return a URL, parsed; raises InvalidArguments for what is none."""
+    try:
+        parsed = httpx.URL(url)
+        # A name that was encoded wrongly is found out only when it is read.
+        _, port = parsed.host, parsed.port
+    except (httpx.InvalidURL, TypeError, UnicodeError) as error:
+        raise _bad(url, f"it cannot be read: {error}") from None
+    if port is not None and not 0 < port <= _LAST_PORT:
+        raise _bad(url, f"its port is {port}, and ports are 1 to {_LAST_PORT}")
+    return parsed
 
 
 def _origin(url: httpx.URL) -> str:

@@ -42,25 +42,28 @@ async def receive(
     """Write the body of an answer to a request with `resuming_headers` into `part`; memory stays at one read.
 
     `report` hears of each read once it can be read from `part`; what it raises ends the transfer. Raises TooLarge
-    past `max_bytes`, BackendUnavailable where the remote file shrank, and httpx's errors where the connection breaks.
+    past `max_bytes`, BackendUnavailable where the remote file shrank, changed, or came in part, and httpx's errors
+    where the connection breaks.
     """
-    known_bytes, _ = await to_thread.run_sync(_what_is_there, part)
-    if answer.status_code == _RANGE_NOT_SATISFIABLE:
-        if _total_of(answer) == known_bytes:
-            return Received(known_bytes, 0)
+    known_bytes, known_state = await to_thread.run_sync(_what_is_there, part)
+    problem = _changed(answer, known_bytes, known_state)
+    if problem is not None:
         await to_thread.run_sync(partial(_note(part).unlink, missing_ok=True))
-        raise BackendUnavailable(f"{answer.url} is shorter than what came of it before.", hint="Call again.")
+        raise BackendUnavailable(f"{answer.url} {problem}.", hint="Call again: it comes anew from its beginning.")
+    if answer.status_code == _RANGE_NOT_SATISFIABLE:
+        return Received(known_bytes, 0)
     if answer.headers.get("content-encoding", "identity") != "identity":
         raise BackendRejected(
             f"{answer.url} came compressed, though it was asked for as it is.", hint="Fetch it from somewhere else."
         )
-    start = _start_of(answer, known_bytes) if answer.status_code == _PARTIAL_CONTENT else 0
+    is_partial = answer.status_code == _PARTIAL_CONTENT
+    start = _start_of(answer, known_bytes) if is_partial else 0
     total = start + int(answer.headers["content-length"]) if "content-length" in answer.headers else None
+    if is_partial:
+        # A part may end before the file does.
+        total = _total_of(answer) or total
     _require_small(total or 0, max_bytes)
-    state = answer.headers.get("etag", "")
-    # A weak tag does not promise the same bytes.
-    state = answer.headers.get("last-modified", "") if state.startswith("W/") or not state else state
-    file = await to_thread.run_sync(_opened, part, start, state)
+    file = await to_thread.run_sync(_opened, part, start, known_state if start else _state_of(answer))
     done, pending = start, bytearray()
 
     async def keep() -> None:
@@ -85,6 +88,12 @@ async def receive(
         await report(done, total, "downloading")
     finally:
         await to_thread.run_sync(file.close)
+    if total is not None and done < total:
+        raise BackendUnavailable(
+            f"{answer.url} sent {done} of {total} bytes.",
+            hint="Call again: what has come is kept, and the rest is asked for.",
+            details={"received_bytes": done, "total_bytes": total},
+        )
     return Received(done, done - start)
 
 
@@ -98,6 +107,24 @@ def _what_is_there(part: Path) -> tuple[int, str]:
         return (part.stat().st_size, state) if state else (0, "")
     except FileNotFoundError:
         return 0, ""
+
+
+def _state_of(answer: httpx.Response) -> str:
+    """Return what tells this state of the file from every other and can be sent back; empty where nothing does."""
+    tag, date = answer.headers.get("etag", ""), answer.headers.get("last-modified", "")
+    # A weak tag does not promise the same bytes.
+    return next((each for each in (tag, date) if each.isascii() and not each.startswith("W/") and each), "")
+
+
+def _changed(answer: httpx.Response, known_bytes: int, known_state: str) -> str | None:
+    """Say why what came before is not of the file that answers now, or None: not every server heeds If-Range."""
+    told = {answer.headers[name] for name in ("etag", "last-modified") if name in answer.headers}
+    is_other = bool(known_bytes and told) and known_state not in told
+    if answer.status_code == _PARTIAL_CONTENT and is_other:
+        return "is another file than the one that came before"
+    if answer.status_code == _RANGE_NOT_SATISFIABLE and (is_other or _total_of(answer) != known_bytes):
+        return "is shorter than what came of it before"
+    return None
 
 
 def _opened(part: Path, start: int, state: str) -> BinaryIO:

@@ -13,7 +13,7 @@ from mcp_toolserver.errors import Conflict, Forbidden, InvalidArguments
 from mcp_toolserver.files import ranged_file_response
 from mcp_toolserver.outbound import OutboundPolicy
 from tests.servers.comfy_tools import EngineUnderTest, engine_process
-from tests.servers.importing import Pair, Serve, in_one_task, lora_bytes, pair_of
+from tests.servers.importing import Pair, Serve, in_one_task, lora_bytes, pair_of, sha256
 
 LORA = lora_bytes(200_000)
 
@@ -68,6 +68,17 @@ async def test_a_file_of_the_web_arrives(pair: tuple[Pair, str], name: str) -> N
     assert result["upload_id"] is None
 
 
+async def test_a_digest_is_compared_before_the_file_is_seen(pair: tuple[Pair, str]) -> None:
+    running, url = pair
+    with pytest.raises(Conflict, match="another sha256") as caught:
+        await running.bring(url=f"{url}/lora.safetensors", sha256="00" * 32)
+    assert caught.value.details["actual_sha256"] == sha256(LORA)
+    assert list(running.loras.glob("*.safetensors")) == []
+    assert running.leftovers() == []
+    told = await running.bring(url=f"{url}/lora.safetensors", sha256=sha256(LORA).upper())
+    assert (told["status"], told["checksum_verified"], told["sha256"]) == ("completed", True, sha256(LORA))
+
+
 async def test_a_redirect_to_another_host_is_not_followed_even_to_a_listed_one(pair: tuple[Pair, str]) -> None:
     running, url = pair
     with pytest.raises(Forbidden, match="redirects to another host") as caught:
@@ -94,6 +105,8 @@ async def test_a_name_that_is_taken_is_refused(pair: tuple[Pair, str]) -> None:
         ("https://127.0.0.1/a.safetensors", Forbidden),
         ("file:///etc/passwd", InvalidArguments),
         ("nonsense", InvalidArguments),
+        ("http://[::1", InvalidArguments),
+        ("https://xn--/x", InvalidArguments),
     ],
 )
 async def test_what_a_server_may_not_fetch_is_refused_by_name(

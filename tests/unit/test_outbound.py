@@ -139,6 +139,9 @@ async def refusal(policy: OutboundPolicy, url: str, part: Path) -> ToolError:
         ("https://user:secret@example.org/a", InvalidArguments, "password"),
         ("https:///a", InvalidArguments, "no host"),
         ("https://[::1/a", InvalidArguments, "cannot be read"),
+        ("http://[::1", InvalidArguments, "cannot be read"),
+        ("https://xn--/a", InvalidArguments, "cannot be read"),
+        ("https://example.org:99999/a", InvalidArguments, "ports are 1 to 65535"),
         ("https://127.0.0.1/a", Forbidden, "no host at all"),
     ],
 )
@@ -254,12 +257,83 @@ async def test_a_file_that_is_another_by_now_comes_anew(site: Site, serve: Serve
     assert part.read_bytes() == CONTENT[::-1]
 
 
+@dataclass(slots=True)
+class Careless:
+    """Serve `content` with `headers`, and what is asked for of it, `If-Range` or not, `most` bytes at a time.
+
+    Once `breaks_after` bytes of an answer were sent, it breaks off and the file is `next`, with `next_headers`.
+    """
+
+    content: bytes
+    headers: dict[str, str]
+    next_headers: dict[str, str]
+    next: bytes = CONTENT
+    breaks_after: int | None = 1_000_000
+    most: int = len(CONTENT)
+    ranges: list[str | None] = field(default_factory=list[str | None])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = Request(scope, receive).headers.get("range")
+        self.ranges.append(asked)
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+        end = min(start + self.most, len(self.content)) if asked else len(self.content)
+        body, headers = self.content[start:end], self.headers
+        span = {"content-range": f"bytes {start}-{end - 1}/{len(self.content)}"} if asked else {}
+        told = {"content-length": str(len(body)), **span, **headers}
+        raw = [(name.encode(), value.encode("latin-1")) for name, value in told.items()]
+        await send({"type": "http.response.start", "status": 206 if asked else 200, "headers": raw})
+        limit, self.breaks_after = self.breaks_after, None
+        if limit is None:
+            await send({"type": "http.response.body", "body": body})
+            return
+        self.content, self.headers = self.next, self.next_headers
+        await send({"type": "http.response.body", "body": body[:limit], "more_body": True})
+        raise ConnectionAbortedError("here it breaks")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"etag": '"a"'}, {"etag": '"b"'}),
+        ({"etag": '"a"', "last-modified": "Mon, 01 Jun 2026 00:00:00 GMT"}, {"etag": '"b"'}),
+        ({"last-modified": "Mon, 01 Jun 2026 00:00:00 GMT"}, {"last-modified": "Tue, 02 Jun 2026 00:00:00 GMT"}),
+    ],
+)
+async def test_two_files_are_never_joined_though_the_server_heeds_no_condition(
+    before: dict[str, str], after: dict[str, str], serve: Serve, tmp_path: Path
+) -> None:
+    careless, part = Careless(CONTENT[::-1], before, after), tmp_path / "part"
+    url = serve(Starlette(routes=[Route("/file", careless)]))
+    await Outbound(open_to(url), patience=QUICK).fetch(f"{url}/file", part)
+    assert part.read_bytes() == CONTENT
+    assert careless.ranges == [None, "bytes=1000000-", None]
+
+
+async def test_a_part_that_ends_before_the_file_does_is_not_the_whole(serve: Serve, tmp_path: Path) -> None:
+    careless, part = Careless(CONTENT, {"etag": '"a"'}, {"etag": '"a"'}, most=1_000_000), tmp_path / "part"
+    url = serve(Starlette(routes=[Route("/file", careless)]))
+    received = await Outbound(open_to(url), patience=QUICK).fetch(f"{url}/file", part)
+    assert (received.size_bytes, part.read_bytes() == CONTENT) == (len(CONTENT), True)
+    assert careless.ranges == [None, "bytes=1000000-", "bytes=2000000-", "bytes=3000000-"]
+
+
+async def test_a_tag_that_cannot_be_sent_back_is_not(serve: Serve, tmp_path: Path) -> None:
+    tag = {"etag": '"\u00e9"'}
+    careless, part = Careless(CONTENT, tag, tag), tmp_path / "part"
+    url = serve(Starlette(routes=[Route("/file", careless)]))
+    await Outbound(open_to(url), patience=QUICK).fetch(f"{url}/file", part)
+    assert part.read_bytes() == CONTENT
+    assert careless.ranges == [None, None]
+
+
 async def test_redirects_are_checked_like_any_address(site: Site, serve: Serve, tmp_path: Path) -> None:
     url, other, part = serve(site.app()), serve(site.app()), tmp_path / "part"
     for leads_to, kind, said in (
         (f"{other}/file", Forbidden, "redirects there"),
         ("file:///etc/passwd", InvalidArguments, "begins with `file`"),
         ("http://169.254.169.254/latest", Forbidden, "redirects there"),
+        ("https://xn--/", BackendRejected, "cannot be read"),
+        ("http://127.0.0.1:99999/", InvalidArguments, "its port is 99999"),
     ):
         site.leads_to = leads_to
         refused = await refusal(open_to(url), f"{url}/moved", part)
