@@ -100,15 +100,16 @@ class AitkPeer:
 
     def model_path_in(self, url: str) -> str | None:
         """Return which of the peer's models a URL leads to, or None where it leads elsewhere."""
-        ours, theirs = urlsplit(self.url), urlsplit(url)
         try:
+            ours, theirs = urlsplit(self.url), urlsplit(url)
             same_port = ours.scheme == theirs.scheme and ours.port == theirs.port
         except ValueError:
             return None
         same_host = ours.hostname == theirs.hostname or (_is_loopback(ours.hostname) and _is_loopback(theirs.hostname))
-        if not same_port or not same_host or not theirs.path.startswith(_MODELS):
+        models = f"{ours.path}{_MODELS}"
+        if not same_port or not same_host or not theirs.path.startswith(models):
             return None
-        return unquote(theirs.path.removeprefix(_MODELS))
+        return unquote(theirs.path.removeprefix(models))
 
     def bytes_of(self, model: PeerModel, offset: int) -> AsyncGenerator[bytes]:
         """Yield a model's bytes from `offset` on.
