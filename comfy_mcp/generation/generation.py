@@ -13,7 +13,7 @@ from comfy_mcp.generation.fallback import Fallback
 from comfy_mcp.generation.named_files import NamedFiles
 from comfy_mcp.generation.picture_sizes import SizeOf, sizes_of
 from comfy_mcp.generation.requests import RANDOM_SEED, AnimationRequest, ImageRequest
-from comfy_mcp.graph_inputs import with_inputs
+from comfy_mcp.graph_inputs import check_names, with_inputs
 from comfy_mcp.jobs.jobs import Jobs
 from comfy_mcp.jobs.live import JobState
 from comfy_mcp.jobs.store import JobRecord
@@ -185,7 +185,9 @@ class Generation:
         checked = await self._checks.check(workflow)
         converted = [_CONVERTED] if checked.converted else []
         if inputs and checked.graph is not None:
-            checked = await self._checks.check(with_inputs(checked.graph, inputs))
+            before = checked.graph
+            checked = await self._checks.check(with_inputs(before, inputs))
+            check_names(before, inputs, checked.problems)
         graph, doubts = _runnable(checked)
         warnings = [*converted, *doubts, *_honest(selected, None, None)]
         return await self._start("execute-workflow", str(uuid4()), selected, graph, name, None, warnings)

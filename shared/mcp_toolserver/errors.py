@@ -152,6 +152,16 @@ class Internal(ToolError):
     status = 500
 
 
+_SHOWN_CHARACTERS = 120
+
+
+def shown(value: object) -> str:
+    """Return a value as an error shows it: as JSON says null, true and false, and cut to 120 characters."""
+    words = {None: "null", True: "true", False: "false"}
+    text = words[value] if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
+
+
 # How many names are compared letter by letter, and how many places in longer lists are looked at before.
 _COMPARED = 150
 _SHARED_PIECES = 10_000

@@ -240,6 +240,34 @@ async def test_values_are_put_into_a_callers_graph(engine: EngineUnderTest, tmp_
             await tools("execute-workflow", workflow=graph(), inputs={"6": 9})
 
 
+@pytest.mark.parametrize(
+    ("inputs", "matches", "hint"),
+    [
+        ({"2.txt": "a dog"}, ["2.text"], "Did you mean `2.text`?"),
+        ({"2.inputs.text": "a dog"}, ["2.text"], "Did you mean `2.text`?"),
+        ({"2": {"foo": 1}}, [], "It has `2.text`, `2.clip`."),
+        ({"seed": 9}, ["6.seed"], "Did you mean `6.seed`?"),
+        ({"text": "a dog"}, ["2.text", "3.text"], "Write which you mean: `2.text`, `3.text`."),
+    ],
+)
+async def test_a_value_for_no_input_is_refused_with_the_closest(
+    engine: EngineUnderTest, tmp_path: Path, inputs: dict[str, Any], matches: list[str], hint: str
+) -> None:
+    async with comfy_tools(engine.settings(tmp_path)) as tools:
+        with pytest.raises(InvalidArguments) as refused:
+            await tools("execute-workflow", workflow=graph(), inputs=inputs)
+        assert (await tools("list-jobs"))["jobs"] == []
+    assert (refused.value.details["closest_matches"], refused.value.hint) == (matches, hint)
+
+
+async def test_an_input_that_the_graph_has_too_many_may_be_changed(engine: EngineUnderTest, tmp_path: Path) -> None:
+    workflow = graph()
+    workflow["2"]["inputs"]["note"] = "left by the page"
+    async with comfy_tools(engine.settings(tmp_path)) as tools:
+        done = await tools("execute-workflow", workflow=workflow, inputs={"2.note": "changed"})
+    assert any("no input `note`" in warning for warning in done["warnings"])
+
+
 async def test_faults_of_a_graph_are_named_before_anything_is_queued(engine: EngineUnderTest, tmp_path: Path) -> None:
     async with comfy_tools(engine.settings(tmp_path)) as tools:
         for change, field in (
