@@ -27,9 +27,16 @@ def graphs_in(content: bytes) -> CarriedGraphs:
     """Return the graphs that ComfyUI wrote into the text chunks of a PNG; blocks.
 
     Raises InvalidArguments for what is no PNG, NotFound, with the chunks that there are, for one without a graph, and
-    TooLarge for a graph that no answer should hold.
+    TooLarge for graphs that no answer should hold.
     """
     texts = _texts(content)
+    characters = sum(len(texts.get(name, "")) for name in ("prompt", "workflow"))
+    if characters > MOST_GRAPH_CHARACTERS:
+        raise TooLarge(
+            f"The picture carries graphs of {characters} characters, and {MOST_GRAPH_CHARACTERS} are given at most.",
+            hint="Open the picture in ComfyUI's page.",
+            details={"characters": characters, "limit": MOST_GRAPH_CHARACTERS},
+        )
     carried = CarriedGraphs(_graph(texts.get("prompt")), _object(texts.get("workflow")))
     if carried.graph is None and carried.page is None:
         found = ", ".join(f"`{name[:40]}`" for name in list(texts)[:8])
@@ -75,12 +82,6 @@ def _texts(content: bytes) -> dict[str, str]:
 
 
 def _object(text: str | None) -> Mapping[str, Any] | None:
-    if text is not None and len(text) > MOST_GRAPH_CHARACTERS:
-        raise TooLarge(
-            f"The picture carries a graph of {len(text)} characters, and {MOST_GRAPH_CHARACTERS} are given at most.",
-            hint="Open the picture in ComfyUI's page.",
-            details={"characters": len(text), "limit": MOST_GRAPH_CHARACTERS},
-        )
     try:
         # ComfyUI writes NaN, which is no JSON, for nodes that never count as the same.
         value: Any = json.loads(text or "null", parse_constant=lambda word: None)

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 from uuid import uuid4
@@ -23,6 +23,7 @@ from comfy_mcp.workflows import (
     BuiltGraph,
     GenerationRequest,
     Graph,
+    Problem,
     VideoRequest,
     build,
     build_video,
@@ -30,12 +31,14 @@ from comfy_mcp.workflows import (
 )
 from comfy_mcp.workflows.graphs import inputs_of
 from comfy_mcp.workflows.image_recipes import IMAGE_RECIPES
+from comfy_mcp.workflows.problems import MOST_PROBLEMS
 from comfy_mcp.workflows.video_settings import VideoSettings
 from mcp_toolserver.errors import BackendUnavailable, InvalidArguments
 
 # Of ComfyUI's 2**64, those that a program reads back exactly even where JSON's numbers are doubles, as in JavaScript.
 _SEEDS = 2**53
 EMBEDDED_PIXELS = 32
+_MOST_SENTENCES = 10
 
 _CONVERTED = "The workflow was converted from the form that ComfyUI's page saves; its seeds are those saved in it."
 
@@ -224,7 +227,7 @@ def _runnable(checked: CheckedWorkflow, arguments: Mapping[str, str] | None = No
     `arguments` are the caller's own names for values that stand in the graph; a fault in one of them is told by it.
     """
     if checked.graph is not None and not has_errors(checked.problems):
-        return checked.graph, [problem.message for problem in checked.problems]
+        return checked.graph, _told(checked.problems, MOST_PROBLEMS)
     errors = [problem for problem in checked.problems if problem.severity == "error"]
     for problem in errors:
         value = inputs_of((checked.graph or {}).get(problem.node_id or "")).get(problem.input or "")
@@ -237,14 +240,27 @@ def _runnable(checked: CheckedWorkflow, arguments: Mapping[str, str] | None = No
                     "field": field,
                     "value": value,
                     "closest_matches": list(problem.closest_matches),
-                    "problems": [asdict(each) for each in checked.problems],
+                    **_details(checked.problems),
                 },
             )
     raise InvalidArguments(
-        "The workflow cannot run: " + " ".join(_sentence(problem.message) for problem in errors),
+        "The workflow cannot run: " + " ".join(_sentence(message) for message in _told(errors, _MOST_SENTENCES)),
         hint="Nothing was queued. Correct the named inputs; `validate-workflow` checks a graph on its own.",
-        details={"problems": [asdict(problem) for problem in checked.problems]},
+        details=_details(checked.problems),
     )
+
+
+def _told(problems: Sequence[Problem], most: int) -> list[str]:
+    left_out = len(problems) - most
+    more = [f"{left_out} more like these are left out."] if left_out > 0 else []
+    return [*(problem.message for problem in problems[:most]), *more]
+
+
+def _details(problems: Sequence[Problem]) -> dict[str, Any]:
+    return {
+        "problems": [asdict(problem) for problem in problems[:MOST_PROBLEMS]],
+        "problems_left_out": max(0, len(problems) - MOST_PROBLEMS),
+    }
 
 
 def _sentence(message: str) -> str:

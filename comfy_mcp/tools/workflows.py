@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field
 
 from comfy_mcp.workflow_checks import WorkflowChecks
 from comfy_mcp.workflows.mermaid import to_mermaid
-from comfy_mcp.workflows.problems import has_errors
+from comfy_mcp.workflows.problems import MOST_PROBLEMS, has_errors
 from comfy_mcp.workflows.templates import Template, find_template, get_template, list_templates
 from mcp_toolserver.errors import InvalidArguments, closest
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
@@ -64,7 +64,8 @@ class WorkflowCheck(Result):
     """What a check of a graph found."""
 
     valid: bool = Field(description="whether the graph can run: there may still be warnings")
-    problems: list[WorkflowProblem] = Field(description="errors first")
+    problems: list[WorkflowProblem] = Field(description=f"errors first; {MOST_PROBLEMS} at most")
+    problems_left_out: int = Field(description="how many more there are")
     nodes: int = Field(description="how many nodes the graph has")
     converted: bool = Field(description="whether it was converted from the form that ComfyUI's page saves")
     message: str = Field(description="what to do next")
@@ -114,7 +115,8 @@ def workflow_tools(checks: WorkflowChecks) -> list[AnyTool]:
         checked = await checks.check(args.workflow)
         return WorkflowCheck(
             valid=not has_errors(checked.problems),
-            problems=[WorkflowProblem.model_validate(asdict(problem)) for problem in checked.problems],
+            problems=[WorkflowProblem.model_validate(asdict(problem)) for problem in checked.problems[:MOST_PROBLEMS]],
+            problems_left_out=max(0, len(checked.problems) - MOST_PROBLEMS),
             nodes=len(checked.graph or {}),
             converted=checked.converted,
             message=_verdict(len(checked.problems), runs=not has_errors(checked.problems)),

@@ -20,7 +20,7 @@ from comfy_mcp.workflows.convert import is_ui_graph
 from comfy_mcp.workflows.graphs import class_of, is_object
 from comfy_mcp.workflows.problems import Problem, problem_at
 from comfy_mcp.workflows.specs import NodeSpec, ObjectInfo, spec_of
-from mcp_toolserver.errors import closest
+from mcp_toolserver.errors import closest, shown
 
 
 def check(
@@ -88,7 +88,7 @@ def _spec_of_node(
     node_id: str, node: Any, object_info: ObjectInfo, known: Callable[[str], NodeSpec | None]
 ) -> tuple[NodeSpec | None, Problem | None]:
     if not is_object(node):
-        message = f"it is {node!r}; a node is an object with `class_type` and `inputs`."
+        message = f"it is {shown(node)}; a node is an object with `class_type` and `inputs`."
         return None, problem_at(node_id, node, "node_not_an_object", message)
     class_type = class_of(node)
     if not class_type:

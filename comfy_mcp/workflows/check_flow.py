@@ -9,6 +9,7 @@ from comfy_mcp.workflows.check_links import gives, sources_of
 from comfy_mcp.workflows.graphs import Link, inputs_of, link_of
 from comfy_mcp.workflows.problems import Problem, problem_at
 from comfy_mcp.workflows.specs import NodeSpec
+from mcp_toolserver.errors import shown
 
 # ComfyUI looks at the class of every node, and at the inputs of those alone that an output needs.
 _JUDGED_EVERYWHERE = frozenset({"missing_node_type", "missing_class_type", "node_not_an_object"})
@@ -69,7 +70,7 @@ def _lora_problems(graph: Mapping[str, Any], specs: Mapping[str, NodeSpec]) -> I
                     node_id,
                     graph[node_id],
                     "lora_not_connected",
-                    f"the model with the LoRA {name!r} reaches no sampler, so that the LoRA changes nothing."
+                    f"the model with the LoRA {shown(name)} reaches no sampler, so that the LoRA changes nothing."
                     f"{_way_in(node_id, slot, users, graph, specs)}",
                     field="model",
                     severity="warning",
@@ -79,8 +80,8 @@ def _lora_problems(graph: Mapping[str, Any], specs: Mapping[str, NodeSpec]) -> I
                     node_id,
                     graph[node_id],
                     "lora_clip_not_connected",
-                    f"nothing takes the text encoder with the LoRA {name!r}: link the `clip` of the next LoRA, or of "
-                    f"each CLIPTextEncode, to {json.dumps([node_id, slot])}, or use LoraLoaderModelOnly.",
+                    f"nothing takes the text encoder with the LoRA {shown(name)}: link the `clip` of the next LoRA, or "
+                    f"of each CLIPTextEncode, to {json.dumps([node_id, slot])}, or use LoraLoaderModelOnly.",
                     field="clip",
                     severity="warning",
                 )

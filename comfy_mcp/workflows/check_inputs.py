@@ -8,7 +8,7 @@ from comfy_mcp.workflows.check_values import value_problem
 from comfy_mcp.workflows.graphs import inputs_of, is_list, is_object, link_of, wrapped_list
 from comfy_mcp.workflows.problems import Problem, problem_at
 from comfy_mcp.workflows.specs import ANY, InputSpec, NodeSpec
-from mcp_toolserver.errors import closest
+from mcp_toolserver.errors import closest, shown
 
 
 def input_problems(graph: Mapping[str, Any], specs: Mapping[str, NodeSpec]) -> list[Problem]:
@@ -77,7 +77,7 @@ def _of_value(
         node_id,
         node,
         "not_a_link",
-        f"`{wanted.name}` is {value!r}; it takes a link to a {wanted.type}, as [node id, output slot]. "
+        f"`{wanted.name}` is {shown(value)}; it takes a link to a {wanted.type}, as [node id, output slot]. "
         f"{_cure(node_id, wanted, specs)}",
         field=wanted.name,
         matches=gives(specs, wanted.type, to=node_id),

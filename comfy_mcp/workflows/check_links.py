@@ -7,9 +7,10 @@ from typing import Any
 from comfy_mcp.workflows.graphs import Link, class_of, inputs_of, link_of
 from comfy_mcp.workflows.problems import Problem, problem_at
 from comfy_mcp.workflows.specs import InputSpec, NodeSpec, fits
-from mcp_toolserver.errors import closest
+from mcp_toolserver.errors import closest, shown
 
 _SOURCES_SHOWN = 3
+_CIRCLE_SHOWN = 10
 
 
 def gives(specs: Mapping[str, NodeSpec], wanted: str, *, to: str | None = None) -> list[str]:
@@ -37,7 +38,7 @@ def link_problem(
             node_id,
             node,
             "bad_linked_input",
-            f"`{name}` is {value!r}; a link is [node id, output slot], such as "
+            f"`{name}` is {shown(value)}; a link is [node id, output slot], such as "
             f"{_example(specs, wanted, node_id)}.{cure}",
             field=name,
             matches=gives(specs, wanted.type, to=node_id),
@@ -89,7 +90,9 @@ def cycle_problems(graph: Mapping[str, Any]) -> list[Problem]:
     for start in graph:
         circle = _circle(graph, start, done)
         if circle:
-            way = " -> ".join(f"{node_id} ({class_of(graph[node_id])})" for node_id in [*circle, circle[0]])
+            left_out = len(circle) - _CIRCLE_SHOWN
+            way = [f"{node_id} ({class_of(graph[node_id])})" for node_id in circle[:_CIRCLE_SHOWN]]
+            way = " -> ".join([*way, *([f"{left_out} more"] if left_out > 0 else []), way[0]])
             found.append(
                 problem_at(
                     circle[0],

@@ -8,7 +8,7 @@ from typing import Any
 from comfy_mcp.workflows.graphs import is_list, is_object, wrapped_list
 from comfy_mcp.workflows.problems import Problem, problem_at
 from comfy_mcp.workflows.specs import COMBO, InputSpec
-from mcp_toolserver.errors import closest
+from mcp_toolserver.errors import closest, shown
 
 _MATCHES = 3
 _SHOWN_OPTIONS = 8
@@ -33,7 +33,8 @@ def _text_problem(node_id: str, node: object, wanted: InputSpec, value: Any) -> 
             node_id,
             node,
             "path_outside_folder",
-            f"`{wanted.name}` is {value!r}; ComfyUI saves inside its output folder alone. Give a name, or folder/name.",
+            f"`{wanted.name}` is {shown(value)}; ComfyUI saves inside its output folder alone. "
+            "Give a name, or folder/name.",
             field=wanted.name,
         )
     if not is_object(value) and not is_list(value):
@@ -42,8 +43,8 @@ def _text_problem(node_id: str, node: object, wanted: InputSpec, value: Any) -> 
         node_id,
         node,
         "text_as_other_type",
-        f"`{wanted.name}` is {'a list' if is_list(value) else 'an object'}; ComfyUI reads it as the text {text!r}. "
-        "Write the text.",
+        f"`{wanted.name}` is {'a list' if is_list(value) else 'an object'}; ComfyUI reads it as the text "
+        f"{shown(text)}. Write the text.",
         field=wanted.name,
         severity="warning",
     )
@@ -56,7 +57,7 @@ def _choice_problem(node_id: str, node: object, wanted: InputSpec, value: Any) -
                 node_id,
                 node,
                 "path_outside_folder",
-                f"`{wanted.name}` is {value!r}; an image is read from ComfyUI's own folders alone.",
+                f"`{wanted.name}` is {shown(value)}; an image is read from ComfyUI's own folders alone.",
                 field=wanted.name,
             )
         # The list names only what lies directly in the input folder; these two forms are read all the same.
@@ -74,7 +75,7 @@ def _choice_problem(node_id: str, node: object, wanted: InputSpec, value: Any) -
         node_id,
         node,
         "value_not_in_list",
-        f"`{wanted.name}` is {value!r}, which is not in the server's list. {_remedy(reason, matches, options)}",
+        f"`{wanted.name}` is {shown(value)}, which is not in the server's list. {_remedy(reason, matches, options)}",
         field=wanted.name,
         matches=matches,
     )
@@ -120,7 +121,7 @@ def _number_problem(node_id: str, node: object, wanted: InputSpec, value: Any) -
             node_id,
             node,
             "invalid_input_type",
-            f"`{wanted.name}` is {value!r}; it takes {'a whole number' if wanted.type == 'INT' else 'a number'}.",
+            f"`{wanted.name}` is {shown(value)}; it takes {'a whole number' if wanted.type == 'INT' else 'a number'}.",
             field=wanted.name,
         )
     if not math.isfinite(exact):
@@ -128,7 +129,7 @@ def _number_problem(node_id: str, node: object, wanted: InputSpec, value: Any) -
             node_id,
             node,
             "not_a_number",
-            f"`{wanted.name}` is {value!r}; ComfyUI lets that pass and the picture comes out empty.",
+            f"`{wanted.name}` is {shown(value)}; ComfyUI lets that pass and the picture comes out empty.",
             field=wanted.name,
         )
     if wanted.type == "INT" and exact != int(exact):
@@ -136,7 +137,7 @@ def _number_problem(node_id: str, node: object, wanted: InputSpec, value: Any) -
             node_id,
             node,
             "not_an_integer",
-            f"`{wanted.name}` is {value!r}; it takes a whole number, and ComfyUI would cut it to {int(exact)}.",
+            f"`{wanted.name}` is {shown(value)}; it takes a whole number, and ComfyUI would cut it to {int(exact)}.",
             field=wanted.name,
             matches=[str(round(exact))],
         )
@@ -148,7 +149,7 @@ def _number_problem(node_id: str, node: object, wanted: InputSpec, value: Any) -
             node_id,
             node,
             "number_as_other_type",
-            f"`{wanted.name}` is {value!r}; ComfyUI reads it as {exact}. Write the number.",
+            f"`{wanted.name}` is {shown(value)}; ComfyUI reads it as {exact}. Write the number.",
             field=wanted.name,
             severity="warning",
             matches=[str(exact)],

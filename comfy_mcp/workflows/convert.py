@@ -9,17 +9,15 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from comfy_mcp.workflows.graphs import Graph, Link, is_list, is_object, wrapped
+from comfy_mcp.workflows.graphs import Graph, Link, class_of, is_list, is_object, wrapped
 from comfy_mcp.workflows.page import Page, PageNode, Scope, TooManyNodes
 from comfy_mcp.workflows.problems import Problem
 from comfy_mcp.workflows.specs import InputSpec, NodeSpec, ObjectInfo, spec_of
 from mcp_toolserver.errors import closest
 
 _EXPORT = "Save the workflow from ComfyUI's page with `Workflow > Export (API)`."
-# What a body of /prompt may hold.
-_ENVELOPE = frozenset(
-    {"prompt", "client_id", "extra_data", "front", "number", "prompt_id", "partial_execution_targets"}
-)
+# A body of /prompt, an answer of get-workflow or get-image-workflow, and the envelope of such an answer.
+_WRAPPERS = ("prompt", "workflow", "page_workflow", "result")
 # The page adds this choice to every seed, behind its value.
 _AFTER_GENERATE = frozenset({"fixed", "increment", "decrement", "randomize"})
 _GROUP_NODE = re.compile(r"workflow[>/]")
@@ -32,9 +30,12 @@ def is_ui_graph(graph: object) -> bool:
 
 
 def unwrapped(document: object) -> object:
-    """Return the nodes alone where they come as /prompt takes them, inside `prompt`."""
-    if is_object(document) and is_object(document.get("prompt")) and set(document) <= _ENVELOPE:
-        return document["prompt"]
+    """Return the nodes alone where they come inside something: a body of /prompt, or an answer of get-workflow."""
+    while is_object(document) and not is_ui_graph(document) and not any(map(class_of, document.values())):
+        inner = next((document[name] for name in _WRAPPERS if is_object(document.get(name))), None)
+        if inner is None:
+            break
+        document = inner
     return document
 
 

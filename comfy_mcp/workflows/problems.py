@@ -6,6 +6,9 @@ from typing import Literal
 
 from comfy_mcp.workflows.graphs import class_of
 
+MOST_PROBLEMS = 100
+"""How many problems of one graph are told; more help nobody, and an agent pays for each with its context."""
+
 Severity = Literal["error", "warning"]
 
 

@@ -282,6 +282,14 @@ async def test_faults_of_a_graph_are_named_before_anything_is_queued(engine: Eng
         assert (await tools("list-jobs"))["jobs"] == []
 
 
+async def test_an_error_tells_some_of_very_many_faults(engine: EngineUnderTest, tmp_path: Path) -> None:
+    workflow = graph() | {f"{number}": {"class_type": f"Strange{number}", "inputs": {}} for number in range(100, 400)}
+    async with comfy_tools(engine.settings(tmp_path)) as tools:
+        with pytest.raises(InvalidArguments, match=r"290 more like these are left out") as refused:
+            await tools("execute-workflow", workflow=workflow)
+    assert (len(refused.value.details["problems"]), refused.value.details["problems_left_out"]) == (100, 200)
+
+
 async def test_an_identical_run_says_that_nothing_was_rendered(engine: EngineUnderTest, tmp_path: Path) -> None:
     async with comfy_tools(engine.settings(tmp_path)) as tools:
         first = await tools("execute-workflow", workflow=graph(seed=41))

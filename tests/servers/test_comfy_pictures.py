@@ -118,6 +118,11 @@ async def test_what_the_page_wrote_comes_too(engine: EngineUnderTest, tmp_path: 
         ({"content": carrying(parameters="a cat, Steps: 20")}, NotFound, "only `parameters`"),
         ({"content": carrying(prompt="{nonsense")}, NotFound, "only `prompt`"),
         ({"content": carrying(prompt=" " * (MOST_GRAPH_CHARACTERS + 1))}, TooLarge, "characters"),
+        (
+            {"content": carrying(**dict.fromkeys(("prompt", "workflow"), " " * (MOST_GRAPH_CHARACTERS // 2 + 1)))},
+            TooLarge,
+            "characters",
+        ),
         ({"image_id": "00000000-0000-4000-8000-000000000000_0"}, NotFound, "00000000"),
     ],
 )

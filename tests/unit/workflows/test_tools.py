@@ -55,6 +55,7 @@ async def test_a_right_graph_is_valid() -> None:
     assert answer == {
         "valid": True,
         "problems": [],
+        "problems_left_out": 0,
         "nodes": 9,
         "converted": False,
         "message": "Nothing is wrong: run it with execute-workflow.",
@@ -101,6 +102,44 @@ async def test_a_page_graph_is_converted_and_checked() -> None:
 
 async def test_a_prompt_body_is_unwrapped() -> None:
     assert (await validate({"prompt": flux_graph(), "client_id": "x"}))["valid"] is True
+
+
+async def test_an_answer_of_get_workflow_is_unwrapped() -> None:
+    box = toolbox(Server())
+    answer = await box.call("get-workflow", {"name": "flux-txt2img", "parameters": {"checkpoint": FLUX}}, Call())
+    for sent in (answer, {"workflow": answer["workflow"]}, {"success": True, "result": answer}):
+        assert await validate(sent) == await validate(answer["workflow"])
+    assert (await validate({"workflow": None, "page_workflow": saved(flux_graph()), "mermaid": None}))[
+        "converted"
+    ] is True
+
+
+async def test_a_node_may_be_called_as_a_wrapper_is() -> None:
+    graph = flux_graph()
+    graph["workflow"] = graph.pop("9")
+    assert (await validate(graph))["nodes"] == 9
+
+
+async def test_of_very_many_problems_a_hundred_are_told() -> None:
+    graph = flux_graph()
+    for number in range(100, 5000):
+        link = None if number == 100 else [str(number - 1), 0]
+        inputs = {"model": link, "lora_name": LORA, "strength_model": 1.0}
+        graph[str(number)] = {"class_type": "LoraLoaderModelOnly", "inputs": inputs}
+    answer = await validate(graph)
+    assert (len(answer["problems"]), answer["problems_left_out"]) == (100, 4801)
+    assert len(json.dumps(answer)) < 100_000
+
+
+async def test_a_long_value_and_a_long_circle_are_cut() -> None:
+    graph = flux_graph()
+    graph["3"]["inputs"]["text"] = {"a": "b" * 1_000_000}
+    for number in range(100, 5000):
+        inputs = {"model": [str(100 if number == 4999 else number + 1), 0], "lora_name": LORA, "strength_model": 1.0}
+        graph[str(number)] = {"class_type": "LoraLoaderModelOnly", "inputs": inputs}
+    answer = await validate(graph)
+    assert "dependency_cycle" in {problem["code"] for problem in answer["problems"]}
+    assert len(json.dumps(answer)) < 100_000
 
 
 async def test_a_lora_that_has_just_arrived_is_found_by_reading_again() -> None:
