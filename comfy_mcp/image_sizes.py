@@ -66,8 +66,8 @@ def upright_size(image: "Image") -> tuple[int, int]:
     """Return width and height in pixels after the turn that EXIF asks for, as every renderer here makes it."""
     from PIL.Image import Image
 
-    # That of PNG would read all pixels in search of a chunk behind them.
-    sideways = Image.getexif(image).get(_ORIENTATION) in _TURNED_SIDEWAYS
+    # Pillow has turned a TIFF already. `getexif` of PNG would read all pixels, in search of a chunk behind them.
+    sideways = image.format != "TIFF" and Image.getexif(image).get(_ORIENTATION) in _TURNED_SIDEWAYS
     return (image.height, image.width) if sideways else image.size
 
 

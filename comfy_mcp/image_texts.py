@@ -12,6 +12,7 @@ from mcp_toolserver.errors import InvalidArguments, NotFound, TooLarge
 LONGEST_SIDE = 512
 MOST_GRAPH_CHARACTERS = 1_000_000
 _JPEG_QUALITY = 80
+_PNG = b"\x89PNG\r\n\x1a\n"
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 
@@ -74,11 +75,27 @@ def _texts(content: bytes) -> dict[str, str]:
             # Those behind the pixels are read with them.
             return {str(name): str(text) for name, text in image.text.items()}
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+        if not isinstance(error, UnidentifiedImageError):
+            said = f"It is no PNG that can be read: {(str(error).splitlines() or [type(error).__name__])[0]}."
+        elif content.startswith(_PNG):
+            said = "It is no PNG that can be read: it breaks off, or is damaged."
+        else:
+            said = f"It is no PNG but {_kind_of(content)}, and the graph is read from PNGs alone."
         raise InvalidArguments(
-            f"It is no PNG that can be read: {(str(error).splitlines() or [type(error).__name__])[0]}.",
+            said,
             hint="Send the PNG as ComfyUI saved it; other formats keep no graph in text chunks.",
             details={"field": "content", "size_bytes": len(content)},
         ) from None
+
+
+def _kind_of(content: bytes) -> str:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(BytesIO(content), formats=_FORMATS) as image:
+            return f"a picture in the format {image.format}"
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError):
+        return "a file of no picture format known here"
 
 
 def _object(text: str | None) -> Mapping[str, Any] | None:

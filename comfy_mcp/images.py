@@ -18,11 +18,13 @@ from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.engines.comfyui_history import OutputFile
 from comfy_mcp.engines.diffusers import DIFFUSERS, Diffusers
 from comfy_mcp.engines.selection import Selected
+from comfy_mcp.image_sizes import upright_size
 from comfy_mcp.image_texts import small_copy
 from comfy_mcp.jobs.jobs import Jobs
 from comfy_mcp.jobs.store import JobFile, JobRecord
 from mcp_toolserver.errors import BackendRejected, BackendUnavailable, InvalidArguments, NotFound, TooLarge, ToolError
 from mcp_toolserver.files import ranged_file_response, safe_relative
+from mcp_toolserver.ranges import without_odd_range
 
 _PASSED_ON = ("range", "if-range", "if-none-match", "if-modified-since")
 _PASSED_BACK = ("content-length", "content-range", "accept-ranges", "etag", "last-modified")
@@ -45,13 +47,25 @@ class ImageLink:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredImage:
-    """An uploaded image: the name that LoadImage takes, its size in pixels and bytes, and whether any part is clear."""
+    """An uploaded image: the name that LoadImage takes, its size in pixels and bytes, and whether any part is clear.
+
+    `frames` is how many pictures are in it, more than 1 for an animation.
+    """
 
     name: str
     width: int
     height: int
     size_bytes: int
     transparent: bool
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    width: int
+    height: int
+    transparent: bool
+    frames: int
 
 
 class Images:
@@ -117,7 +131,7 @@ class Images:
         path = await self._jobs.engine_of(record).local_path(_output(file))
         if path is not None:
             return await _from_disk(path, request, image_id, file)
-        wanted = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
+        wanted = without_odd_range({name: request.headers[name] for name in _PASSED_ON if name in request.headers})
         answer = await self._comfyui.open_file(_output(file), {**wanted, "accept-encoding": "identity"})
         if answer.status_code in {400, 403, 404}:
             await answer.aclose()
@@ -153,7 +167,7 @@ class Images:
                 hint=f"Send the plain name `{name.name}`.",
                 details={"field": "filename", "value": filename},
             )
-        (width, height), transparent = await to_thread.run_sync(partial(_inspect, content, filename))
+        seen = await to_thread.run_sync(partial(_inspect, content, filename))
         if name.suffix.lower() not in _IMAGE_SUFFIXES:
             raise InvalidArguments(
                 f"`filename` is {filename!r}: LoadImage finds only names that end as pictures do.",
@@ -167,7 +181,14 @@ class Images:
                 raise
             # It renders while ComfyUI is away, and wants to begin with a picture too.
             stored = await self._diffusers.keep_input(name.name, content, overwrite=overwrite)
-        return StoredImage(name=stored, width=width, height=height, size_bytes=len(content), transparent=transparent)
+        return StoredImage(
+            name=stored,
+            width=seen.width,
+            height=seen.height,
+            size_bytes=len(content),
+            transparent=seen.transparent,
+            frames=seen.frames,
+        )
 
     async def _own_url(self, record: JobRecord, file: JobFile) -> str:
         path = await self._jobs.engine_of(record).local_path(_output(file))
@@ -261,15 +282,17 @@ def _suffix(file: JobFile) -> str:
     return suffix if suffix.isascii() and suffix[1:].isalnum() and len(suffix) < 8 else ""
 
 
-def _inspect(content: bytes, filename: str) -> tuple[tuple[int, int], bool]:
+def _inspect(content: bytes, filename: str) -> _Seen:
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(BytesIO(content), formats=_IMAGE_FORMATS) as image:
-            size, may_be_clear = image.size, image.has_transparency_data
+            size, may_be_clear = upright_size(image), image.has_transparency_data
+            # Of the pictures that cameras join in one JPEG, everyone takes the first.
+            frames = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
             image.verify()
         if not may_be_clear:
-            return size, False
+            return _Seen(*size, False, frames)
         with Image.open(BytesIO(content), formats=_IMAGE_FORMATS) as image:
             lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
@@ -280,4 +303,4 @@ def _inspect(content: bytes, filename: str) -> tuple[tuple[int, int], bool]:
             hint=f"Send one of {', '.join(_IMAGE_FORMATS)}.",
             details={"filename": filename, "size_bytes": len(content)},
         ) from None
-    return size, lowest != 255
+    return _Seen(*size, lowest != 255, frames)

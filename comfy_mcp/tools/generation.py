@@ -8,7 +8,7 @@ from pydantic import Field
 
 from comfy_mcp.generation.generation import Generation
 from comfy_mcp.generation.requests import AnimationRequest, ControlNetChoice, ImageRequest, LoraChoice
-from comfy_mcp.images import Images
+from comfy_mcp.images import Images, StoredImage
 from comfy_mcp.jobs.jobs import Jobs
 from comfy_mcp.jobs.live import JobState
 from comfy_mcp.jobs.store import JobStatus
@@ -60,8 +60,8 @@ class UploadedImage(Result):
     """A picture that was stored."""
 
     name: str = Field(description="what `input_image` and LoadImage take; it differs from `filename` if that was taken")
-    width: int = Field(description="width in pixels")
-    height: int = Field(description="height in pixels")
+    width: int = Field(description="width in pixels, after the turn that its EXIF asks for")
+    height: int = Field(description="height in pixels, after that turn")
     size_bytes: int = Field(description="size in bytes")
     warnings: list[str] = Field(description="what the caller should know")
 
@@ -118,7 +118,7 @@ def generation_tools(generation: Generation, jobs: Jobs, images: Images) -> list
             width=stored.width,
             height=stored.height,
             size_bytes=stored.size_bytes,
-            warnings=[_CLEAR] if stored.transparent else [],
+            warnings=_doubts(stored),
         )
 
     return [
@@ -141,6 +141,14 @@ def image_request(args: GenerateImage) -> ImageRequest:
 
 def _loras(arguments: tuple[LoraArgument, ...]) -> tuple[LoraChoice, ...]:
     return tuple(LoraChoice(**lora.model_dump()) for lora in arguments)
+
+
+def _doubts(stored: StoredImage) -> list[str]:
+    frames = (
+        f"The file has {stored.frames} frames. LoadImage of ComfyUI gives a batch of all of them, so that each is "
+        "rendered; the embedded engine and diffusers take the first. Send a still picture for one result."
+    )
+    return [*([_CLEAR] if stored.transparent else []), *([frames] if stored.frames > 1 else [])]
 
 
 def _next_step(status: JobStatus) -> str:

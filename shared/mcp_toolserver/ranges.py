@@ -44,6 +44,17 @@ def answer_for(method: str, headers: Mapping[str, str], size_bytes: int, validat
     return _one_range(wanted, size_bytes) or whole
 
 
+def without_odd_range(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers to pass on, without a Range that `answer_for` would answer with the whole file.
+
+    Others refuse such a one, or take the request for malformed.
+    """
+    wanted = headers.get("range")
+    if wanted is None or _one_range(wanted, 0) is not None:
+        return dict(headers)
+    return {name: value for name, value in headers.items() if name not in {"range", "if-range"}}
+
+
 def _one_range(value: str, size_bytes: int) -> Answer | None:
     unit, equals, spec = value.partition("=")
     first, dash, last = spec.strip().partition("-")

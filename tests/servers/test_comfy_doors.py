@@ -78,6 +78,16 @@ def test_a_picture_is_fetched_whole_in_part_and_not_twice(http: httpx.Client) ->
     assert part.headers["content-range"] == f"bytes 1-3/{len(whole.content)}"
 
 
+def test_a_range_that_makes_no_sense_is_ignored(http: httpx.Client) -> None:
+    result = tool(http, "generate-image", prompt="a red cat", seed=1, width=128, height=64)
+    url = result["images"][0]["url"]
+    whole = http.get(url).content
+    for wanted in ("bytes=5-2", "foo", "bytes=a-b", "bytes=0-1,3-4"):
+        answer = http.get(url, headers={"Range": wanted})
+        assert (answer.status_code, answer.content) == (200, whole), wanted
+    assert http.get(url, headers={"Range": f"bytes={len(whole)}-"}).status_code == 416
+
+
 def test_a_picture_that_nobody_made_is_not_found(http: httpx.Client) -> None:
     result = tool(http, "generate-image", prompt="a red cat", seed=2, width=64, height=64)
     for image_id in (f"{result['job_id']}_7", f"{result['job_id']}_x", "nothing", "_0"):

@@ -102,6 +102,33 @@ async def test_a_transparent_mask_is_warned_of(engine: EngineUnderTest, tmp_path
             assert all("transparent" in warning for warning in stored["warnings"])
 
 
+async def test_a_picture_that_its_exif_turns_has_the_sides_that_are_rendered(
+    engine: EngineUnderTest, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    async with comfy_tools(engine.settings(tmp_path)) as tools:
+        for suffix, kind in (("jpg", "JPEG"), ("png", "PNG"), ("webp", "WEBP"), ("tif", "TIFF")):
+            picture = BytesIO()
+            Image.new("RGB", (64, 128)).save(picture, kind, exif=exif)
+            content = base64.b64encode(picture.getvalue()).decode()
+            stored = await tools("upload-image", filename=f"turned.{suffix}", content=content)
+            assert (stored["width"], stored["height"]) == (128, 64), kind
+            assert stored["warnings"] == []
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("gif", "GIF"), ("webp", "WEBP"), ("png", "PNG"), ("tif", "TIFF")])
+async def test_an_animation_is_warned_of(engine: EngineUnderTest, tmp_path: Path, suffix: str, kind: str) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "green", "blue", "white", "black")]
+    picture = BytesIO()
+    frames[0].save(picture, kind, save_all=True, append_images=frames[1:])
+    content = base64.b64encode(picture.getvalue()).decode()
+    async with comfy_tools(engine.settings(tmp_path)) as tools:
+        stored = await tools("upload-image", filename=f"moving.{suffix}", content=content)
+    [warning] = stored["warnings"]
+    assert "5 frames" in warning
+
+
 @pytest.mark.parametrize(
     ("filename", "content", "named"),
     [

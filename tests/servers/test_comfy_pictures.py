@@ -47,6 +47,12 @@ def carrying(**texts: str) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
+def as_jpeg() -> str:
+    buffer = BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
 async def test_small_copies_and_links_stand_beside_the_result(
     engine: EngineUnderTest, serve: Serve, tmp_path: Path
 ) -> None:
@@ -114,6 +120,8 @@ async def test_what_the_page_wrote_comes_too(engine: EngineUnderTest, tmp_path: 
         ({"image_id": "x_0", "content": "AAAA"}, InvalidArguments, "not both"),
         ({"content": base64.b64encode(b"<html>").decode()}, InvalidArguments, "no PNG"),
         ({"content": base64.b64encode(png()[:60]).decode()}, InvalidArguments, "no PNG"),
+        ({"content": base64.b64encode(png()[:12]).decode()}, InvalidArguments, "no PNG that can be read"),
+        ({"content": as_jpeg()}, InvalidArguments, "no PNG but a picture in the format JPEG"),
         ({"content": base64.b64encode(png()).decode()}, NotFound, "no text chunks"),
         ({"content": carrying(parameters="a cat, Steps: 20")}, NotFound, "only `parameters`"),
         ({"content": carrying(prompt="{nonsense")}, NotFound, "only `prompt`"),
