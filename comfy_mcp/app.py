@@ -141,7 +141,10 @@ def assemble(settings: ComfySettings) -> Assembled:
     )
     imports = Imports(peer, library, uploads)
     base_models = BaseModels(models, folders)
-    checks = WorkflowChecks(comfyui.object_info, _architecture_teller(library), base_models.certain_family)
+    lora_checks = LoraChecks(library, models, folders)
+    checks = WorkflowChecks(
+        comfyui.object_info, _architecture_teller(library), base_models.certain_family, lora_checks.fits
+    )
     fallback = Fallback(
         diffusers,
         local_loras,
@@ -172,7 +175,7 @@ def assemble(settings: ComfySettings) -> Assembled:
         ),
         toolbox=Toolbox(
             [
-                *lora_tools(library, LoraChecks(library, models, folders)),
+                *lora_tools(library, lora_checks),
                 *upload_tools(uploads),
                 *import_tools(imports, peer, web, library),
                 *workflow_tools(checks),

@@ -10,6 +10,7 @@ from anyio import to_thread
 from comfy_mcp.workflows.check import check
 from comfy_mcp.workflows.check_families import named_models
 from comfy_mcp.workflows.convert import convert, is_ui_graph, unwrapped
+from comfy_mcp.workflows.families import family_of_architecture, lora_fits
 from comfy_mcp.workflows.graphs import Graph, is_object
 from comfy_mcp.workflows.problems import Problem
 from comfy_mcp.workflows.specs import ObjectInfo
@@ -19,6 +20,9 @@ _MAY_BE_STALE = frozenset({"value_not_in_list", "missing_node_type"})
 
 TellArchitecture = Callable[[str], Awaitable[str | None]]
 """Return the architecture of a file that a loader's list has, or None where its header is out of reach."""
+
+CompareLayers = Callable[[str, str], Awaitable[bool]]
+"""Tell whether all layers of a LoRA find their place in a checkpoint; False where a header is out of reach."""
 
 
 class ReadObjectInfo(Protocol):
@@ -40,11 +44,16 @@ class WorkflowChecks:
     """Check graphs, with the architectures of the LoRAs and checkpoints that they name."""
 
     def __init__(
-        self, object_info: ReadObjectInfo, lora_architecture: TellArchitecture, checkpoint_family: TellArchitecture
+        self,
+        object_info: ReadObjectInfo,
+        lora_architecture: TellArchitecture,
+        checkpoint_family: TellArchitecture,
+        lora_finds_its_place: CompareLayers,
     ) -> None:
         self._object_info = object_info
         self._lora_architecture = lora_architecture
         self._checkpoint_family = checkpoint_family
+        self._lora_finds_its_place = lora_finds_its_place
 
     async def check(self, workflow: object) -> CheckedWorkflow:
         """Return a workflow as a graph with its problems; a list or class that lacks something is read again first."""
@@ -65,18 +74,31 @@ class WorkflowChecks:
             if obstacles:
                 return CheckedWorkflow(graph=None, converted=False, problems=tuple(obstacles))
         named = named_models(graph, object_info)
+        loras = await _told(named.loras, self._lora_architecture)
+        checkpoints = await _told(named.checkpoints, self._checkpoint_family)
         problems = await to_thread.run_sync(
             partial(
                 check,
                 graph,
                 object_info,
-                await _told(named.loras, self._lora_architecture),
-                await _told(named.checkpoints, self._checkpoint_family),
+                loras,
+                checkpoints,
+                await self._fitting(loras, checkpoints),
             )
         )
         return CheckedWorkflow(
             graph=dict(graph) if is_object(graph) else None, converted=is_page, problems=tuple(problems)
         )
+
+    async def _fitting(self, loras: Mapping[str, str], checkpoints: Mapping[str, str]) -> set[tuple[str, str]]:
+        """Compare layers where the families differ: a LoRA of few layers can look like one for another model."""
+        return {
+            (lora, checkpoint)
+            for lora, architecture in loras.items()
+            for checkpoint, family in checkpoints.items()
+            if not lora_fits(family_of_architecture(architecture) or family, family)
+            and await self._lora_finds_its_place(lora, checkpoint)
+        }
 
 
 async def _told(names: frozenset[str], tell: TellArchitecture) -> Mapping[str, str]:

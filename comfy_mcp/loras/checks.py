@@ -11,7 +11,7 @@ from comfy_mcp.models.folders import ModelFolders
 from comfy_mcp.models.models import CHECKPOINTS, DIFFUSION_MODELS, Models, find_name
 from lora_files.fit import Fit, check_fit
 from lora_files.header import read_header
-from mcp_toolserver.errors import InvalidArguments
+from mcp_toolserver.errors import InvalidArguments, ToolError
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,13 @@ class LoraChecks:
             )
         fit = check_fit(await to_thread.run_sync(read_header, lora.path), header)
         return LoraCheck(lora, name, fit, _in_words(lora, fit))
+
+    async def fits(self, lora_name: str, checkpoint: str) -> bool:
+        """Tell whether every layer of a LoRA finds its place; False where the two cannot be compared."""
+        try:
+            return (await self.check(lora_name, checkpoint)).fit.verdict == "fits"
+        except ToolError:
+            return False
 
 
 def _in_words(lora: LoraInfo, fit: Fit) -> str:

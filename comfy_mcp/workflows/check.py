@@ -8,7 +8,7 @@ check ── form      not an object, saved for the page, no nodes
       └─ families  the rules of FLUX, a LoRA for another family                  check_families
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -28,12 +28,14 @@ def check(
     object_info: ObjectInfo,
     lora_architectures: Mapping[str, str] | None = None,
     checkpoint_families: Mapping[str, str] | None = None,
+    fitting: Collection[tuple[str, str]] = (),
 ) -> list[Problem]:
     """Return every problem of an API-format graph, errors first, each kind in the order of the nodes.
 
     `object_info` is what the server that will run the graph answers at /object_info. `lora_architectures` and
     `checkpoint_families` map file names, as the loaders' lists have them, to architectures; a checkpoint that is not
-    among them is judged by its name, and a LoRA that is not, passes.
+    among them is judged by its name, and a LoRA that is not, passes. `fitting` holds each (LoRA, checkpoint) whose
+    layers were compared and found, whatever their architectures are called.
     """
     formless = _form_problems(graph)
     if formless or not is_object(graph):
@@ -50,7 +52,7 @@ def check(
     problems += input_problems(graph, specs)
     problems += cycle_problems(graph)
     problems += flow_problems(graph, specs)
-    problems += family_problems(graph, lora_architectures or {}, checkpoint_families or {})
+    problems += family_problems(graph, lora_architectures or {}, checkpoint_families or {}, fitting)
     problems = weigh(problems, graph, specs)
     return sorted(problems, key=lambda problem: problem.severity != "error")
 

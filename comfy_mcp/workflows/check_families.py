@@ -2,7 +2,7 @@
 
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,9 +45,12 @@ def named_models(graph: object, object_info: ObjectInfo) -> NamedModels:
 
 
 def family_problems(
-    graph: Mapping[str, Any], lora_architectures: Mapping[str, str], checkpoint_families: Mapping[str, str]
+    graph: Mapping[str, Any],
+    lora_architectures: Mapping[str, str],
+    checkpoint_families: Mapping[str, str],
+    fitting: Collection[tuple[str, str]] = (),
 ) -> list[Problem]:
-    """Return what the models of a graph forbid; a model whose family is unknown forbids nothing."""
+    """Return what the models of a graph forbid; a model of an unknown family forbids nothing, and no `fitting` LoRA."""
     problems: list[Problem] = []
     judged: set[str] = set()
     for node_id, node in graph.items():
@@ -62,7 +65,7 @@ def family_problems(
         if family == FLUX:
             problems += _flux_problems(graph, node_id, node, name)
         for lora_id in chain:
-            if lora_id not in judged:
+            if lora_id not in judged and (inputs_of(graph[lora_id]).get("lora_name"), name) not in fitting:
                 judged.add(lora_id)
                 problems += _lora_problems(graph, lora_id, name, family, lora_architectures)
     return problems

@@ -123,5 +123,38 @@ async def test_a_lora_for_another_model_is_refused_by_its_header(engine: EngineU
     assert (problem["code"], problem["closest_matches"]) == ("lora_architecture", [])
 
 
+async def test_a_lora_whose_layers_are_all_found_runs_whatever_it_looks_like(
+    engine: EngineUnderTest, tmp_path: Path
+) -> None:
+    """Its few layers are named as those of FLUX, and those of other models that diffusers names the same way."""
+    checkpoints = engine.folder / "models" / "checkpoints"
+    models = {
+        "three.safetensors": {
+            "model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight": np.ones((192, 64), np.float16),
+            "model.diffusion_model.joint_blocks.0.x_block.attn.proj.weight": np.ones((64, 64), np.float16),
+            "text_encoders.clip_l.x.weight": np.ones((1, 1), np.float16),
+            "first_stage_model.x.weight": np.ones((1, 1), np.float16),
+        }
+    }
+    for name, tensors in models.items():
+        (checkpoints / name).write_bytes(save(tensors))
+
+    def lora(block: int) -> bytes:
+        layer = f"transformer.transformer_blocks.{block}.attn.to_out.0"
+        halves = {"lora_A": (4, 64), "lora_B": (64, 4)}
+        return save({f"{layer}.{half}.weight": np.ones(shape, np.float16) for half, shape in halves.items()})
+
+    for name, block in (("first_block.safetensors", 0), ("no_such_block.safetensors", 7)):
+        (engine.folder / "models" / "loras" / name).write_bytes(lora(block))
+    async with comfy_tools(engine.settings(tmp_path)) as tools:
+        told: dict[str, list[str]] = {}
+        for name in ("first_block.safetensors", "no_such_block.safetensors"):
+            assert (await tools("get-lora-info", lora_name=name))["architecture"] == "flux"
+            workflow = await filled(tools, "sd3-lora-txt2img", checkpoint="three.safetensors", lora=name)
+            checked = await tools("validate-workflow", workflow=workflow)
+            told[name] = [problem["code"] for problem in checked["problems"] if "lora" in problem["code"]]
+    assert told == {"first_block.safetensors": [], "no_such_block.safetensors": ["lora_architecture"]}
+
+
 def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode()

@@ -42,8 +42,12 @@ async def family_of(name: str) -> str | None:
     return FAMILIES.get(name)
 
 
+async def finds_no_place(_lora: str, _checkpoint: str) -> bool:
+    return False
+
+
 def toolbox(server: Server) -> Toolbox:
-    return Toolbox(workflow_tools(WorkflowChecks(server.object_info, architecture_of, family_of)))
+    return Toolbox(workflow_tools(WorkflowChecks(server.object_info, architecture_of, family_of, finds_no_place)))
 
 
 async def validate(workflow: object, server: Server | None = None) -> dict[str, Any]:
