@@ -59,6 +59,11 @@ def settle(request: GenerationRequest, recipe: ImageRecipe) -> tuple[Settings, l
     width, height = _size(request, recipe, warnings)
     steps = recipe.steps if request.steps is None else request.steps
     _advise_steps(steps, recipe, request, warnings)
+    if mode == "img2img":
+        _advise_denoise("denoise", denoise, steps, "`input_image`", warnings)
+    if request.hires is not None:
+        second = request.hires.steps or steps
+        _advise_denoise("hires.denoise", request.hires.denoise, second, "the first pass", warnings)
     settings = Settings(
         mode=mode,
         seed=request.seed,
@@ -196,6 +201,16 @@ def _denoise(request: GenerationRequest, recipe: ImageRecipe, mode: Mode, warnin
             f"`denoise` {request.denoise} was set to 1.0: {why}, and part of the noise would stay in the picture."
         )
     return 1.0
+
+
+def _advise_denoise(field: str, denoise: float, steps: int, kept: str, warnings: list[str]) -> None:
+    # KSampler takes the last `steps` of int(steps / denoise): where both are the same, it begins with noise alone.
+    if 0 < denoise < 1 and int(steps / denoise) == steps:
+        most = int(100 * steps / (steps + 1)) / 100
+        warnings.append(
+            f"`{field}` {denoise} in {steps} steps keeps nothing of {kept}: sampling begins at a whole step, here the "
+            f"first. Take more steps, or {most} and less."
+        )
 
 
 def _size(request: GenerationRequest, recipe: ImageRecipe, warnings: list[str]) -> tuple[int | None, int | None]:
