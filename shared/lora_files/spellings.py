@@ -145,7 +145,16 @@ _SD3 = _spell_blocks(
             },
         ),
     ),
-    {"x_embedder.proj": ("pos_embed.proj",), "context_embedder": ("context_embedder",)},
+    {
+        "x_embedder.proj": ("pos_embed.proj",),
+        "context_embedder": ("context_embedder",),
+        "t_embedder.mlp.0": ("time_text_embed.timestep_embedder.linear_1",),
+        "t_embedder.mlp.2": ("time_text_embed.timestep_embedder.linear_2",),
+        "y_embedder.mlp.0": ("time_text_embed.text_embedder.linear_1",),
+        "y_embedder.mlp.2": ("time_text_embed.text_embedder.linear_2",),
+        "final_layer.linear": ("proj_out",),
+        "final_layer.adaLN_modulation.1": ("norm_out.linear",),
+    },
 )
 _LUMINA_LAYERS: Mapping[str, tuple[str, ...]] = {
     "attention.qkv": ("attention.to_q", "attention.to_k", "attention.to_v"),

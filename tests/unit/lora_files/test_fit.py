@@ -59,6 +59,10 @@ SD3 = header(
     {
         "model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight": (4608, 1536),
         "model.diffusion_model.joint_blocks.0.context_block.mlp.fc1.weight": (6144, 1536),
+        "model.diffusion_model.t_embedder.mlp.0.weight": (1536, 256),
+        "model.diffusion_model.y_embedder.mlp.2.weight": (1536, 1536),
+        "model.diffusion_model.final_layer.linear.weight": (64, 1536),
+        "model.diffusion_model.final_layer.adaLN_modulation.1.weight": (3072, 1536),
     }
 )
 Z_IMAGE = header({"layers.0.attention.qkv.weight": (11520, 3840), "layers.0.attention.out.weight": (3840, 3840)})
@@ -90,6 +94,9 @@ FITTING: list[tuple[str, SafetensorsHeader, Layers]] = [
     ("sdxl", SDXL, {"lora_unet_up_blocks_1_attentions_2_transformer_blocks_1_ff_net_2": (640, 2560)}),
     ("sd3", SD3, {"transformer.transformer_blocks.0.attn.to_k": (1536, 1536)}),
     ("sd3", SD3, {"base_model.model.transformer_blocks.0.ff_context.net.0.proj": (6144, 1536)}),
+    ("sd3", SD3, {"transformer.time_text_embed.timestep_embedder.linear_1": (1536, 256)}),
+    ("sd3", SD3, {"transformer.time_text_embed.text_embedder.linear_2": (1536, 1536)}),
+    ("sd3", SD3, {"base_model.model.proj_out": (64, 1536), "base_model.model.norm_out.linear": (3072, 1536)}),
     ("z-image", Z_IMAGE, {"diffusion_model.layers.0.attention.to_v": (3840, 3840)}),
     ("z-image", Z_IMAGE, {"transformer.layers.0.attention.to_out.0": (3840, 3840)}),
     ("wan", WAN, {"diffusion_model.blocks.0.self_attn.q": (5120, 5120)}),
