@@ -90,13 +90,13 @@ def assemble(settings: ComfySettings) -> Assembled:
         return settings.data_dir / "comfyui" if embedded else settings.comfyui_dir
 
     comfyui = ComfyUI(selection.address, lost_after_s=settings.lost_after_s, folder=engine_folder)
-    models = Models(comfyui)
     folders = ModelFolders(
         comfyui,
         selection.selected,
         comfyui_dir=settings.comfyui_dir,
         embedded_dir=settings.data_dir / "comfyui",
     )
+    models = Models(comfyui, folders.header)
     local_loras = LocalLoras(lambda: folders.on_disk(LORAS))
     diffusers = Diffusers(
         settings.data_dir / DIFFUSERS,

@@ -1,9 +1,11 @@
 """What models ComfyUI has: their kinds, names, sizes and families."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.workflows import family_of
+from lora_files.header import SafetensorsHeader
 from mcp_toolserver.errors import InvalidArguments, NotFound, closest
 
 CHECKPOINTS = "checkpoints"
@@ -32,6 +34,9 @@ _HAVE_FAMILIES = frozenset({CHECKPOINTS, DIFFUSION_MODELS})
 # They live under models/, and hold no models.
 _NO_MODELS = frozenset({"custom_nodes", "configs", "datasets"})
 
+ReadHeader = Callable[[str, str], Awaitable[SafetensorsHeader | None]]
+"""Return the header of a model by kind and name, or None where it is out of reach."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFile:
@@ -44,10 +49,11 @@ class ModelFile:
 
 
 class Models:
-    """List models and find the one that a caller means."""
+    """List models and find the one that a caller means; without `header`, families go by name and size alone."""
 
-    def __init__(self, comfyui: ComfyUI) -> None:
+    def __init__(self, comfyui: ComfyUI, header: ReadHeader | None = None) -> None:
         self._comfyui = comfyui
+        self._header = header
 
     async def of_type(self, kind: str | None = None) -> list[ModelFile]:
         """Return the models of one kind, or of every kind; raises InvalidArguments with the closest kind."""
@@ -75,10 +81,17 @@ class Models:
                 name=name,
                 type=kind,
                 size_bytes=sizes.get(name),
-                family=family_of(name, sizes.get(name)).family if kind in _HAVE_FAMILIES else None,
+                family=await self._family(kind, name, sizes.get(name)) if kind in _HAVE_FAMILIES else None,
             )
             for name in names
         ]
+
+    async def _family(self, kind: str, name: str, size_bytes: int | None) -> str:
+        guess = family_of(name, size_bytes)
+        if guess.certain or self._header is None:
+            return guess.family
+        # The header knows best, and takes too long to read for each of many.
+        return family_of(name, size_bytes, await self._header(kind, name)).family
 
 
 def find_name(wanted: str, names: tuple[str, ...], *, field: str, what: str) -> str:

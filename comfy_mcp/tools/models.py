@@ -39,7 +39,9 @@ class Model(Result):
     name: str = Field(description="what the loader takes, sub-folders included")
     type: str = Field(description="kind of model")
     size_bytes: int | None = Field(description="size in bytes; null where ComfyUI does not tell")
-    family: str | None = Field(description="family by name and size, for checkpoints and diffusion models")
+    family: str | None = Field(
+        description="family by name, else by its layers or size, for checkpoints and diffusion models"
+    )
 
 
 class ModelList(Result):

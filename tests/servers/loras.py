@@ -41,9 +41,8 @@ def checks_over(library: LoraLibrary, comfyui: ComfyUI, embedded_dir: Path) -> L
     async def selected() -> Selected:
         return Selected(engine="embedded", url=await comfyui.address())
 
-    return LoraChecks(
-        library, Models(comfyui), ModelFolders(comfyui, selected, comfyui_dir=None, embedded_dir=embedded_dir)
-    )
+    folders = ModelFolders(comfyui, selected, comfyui_dir=None, embedded_dir=embedded_dir)
+    return LoraChecks(library, Models(comfyui, folders.header), folders)
 
 
 async def call(library: LoraLibrary, tool: str, **arguments: Any) -> dict[str, Any]:

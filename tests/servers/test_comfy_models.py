@@ -7,8 +7,10 @@ from io import BytesIO
 from pathlib import Path
 from uuid import uuid4
 
+import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save
 
 from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.engines.comfyui_http import fixed
@@ -26,6 +28,17 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Generator[EngineUnderTes
     with engine_process(tmp_path_factory.mktemp("comfyui")) as running:
         write_lora(running.folder / "models" / "loras" / "one.safetensors")
         yield running
+
+
+async def test_a_model_whose_name_says_nothing_is_listed_by_its_layers(engine: EngineUnderTest, tmp_path: Path) -> None:
+    name = "nothing_said.safetensors"
+    folder = engine.folder / "models" / "checkpoints"
+    layer = "model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight"
+    (folder / name).write_bytes(save({layer: np.ones((12, 4), np.float16)}))
+    async with comfy_tools(engine.settings(tmp_path)) as tools:
+        listed = await tools("list-models", type="checkpoint")
+    (folder / name).unlink()
+    assert {model["name"]: model["family"] for model in listed["models"]} == {name: "sd3", CHECKPOINT: "flux"}
 
 
 async def test_models_are_listed_by_kind(engine: EngineUnderTest, tmp_path: Path) -> None:
