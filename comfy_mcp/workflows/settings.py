@@ -208,8 +208,8 @@ def _advise_denoise(field: str, denoise: float, steps: int, kept: str, warnings:
     if 0 < denoise < 1 and int(steps / denoise) == steps:
         most = int(100 * steps / (steps + 1)) / 100
         warnings.append(
-            f"`{field}` {denoise} in {steps} steps keeps nothing of {kept}: sampling begins at a whole step, here the "
-            f"first. Take more steps, or {most} and less."
+            f"`{field}` {denoise} in {steps} steps keeps hardly anything of {kept}: sampling begins at a whole step, "
+            f"and here at the first. Take more steps, or {most} at most."
         )
 
 
