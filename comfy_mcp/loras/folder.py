@@ -10,6 +10,7 @@ loras/
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -19,6 +20,7 @@ import orjson
 from lora_files.describe import LoraDescription, LoraSaid, describe_file
 from lora_files.header import BadSafetensors
 from lora_files.sidecars import SIDECAR_SUFFIXES, Said, said_in
+from mcp_toolserver.files import LONGEST_NAME_BYTES, sync_directory
 
 SAFE_EXTENSIONS = frozenset({".safetensors", ".sft"})
 PICKLE_EXTENSIONS = frozenset({".pt", ".pt2", ".pth", ".bin", ".ckpt", ".pkl"})
@@ -28,6 +30,9 @@ SUPPLIED_SUFFIX = ".metadata.json"
 _LONGEST_SIDECAR_BYTES = 4 * 1024 * 1024
 _SIDECAR_ENDS = (".json", ".info")
 _LISTED = SAFE_EXTENSIONS | PICKLE_EXTENSIONS
+
+_Above = tuple[tuple[int, int], ...]
+"""The folders above one, by device and inode."""
 
 
 class LoraFile(NamedTuple):
@@ -68,7 +73,7 @@ def scan(folders: Sequence[Path]) -> dict[str, LoraFile]:
     """
     found: dict[str, LoraFile] = {}
     for folder in folders:
-        _walk(folder, "", (), found)
+        _walk(folder, found)
     return {name: found[name] for name in sorted(found)}
 
 
@@ -84,10 +89,11 @@ def find(folders: Sequence[Path], name: str) -> LoraFile | None:
         try:
             with os.scandir(parent) as entries:
                 beside = {entry.name: entry for entry in entries if entry.name.startswith(Path(parts[-1]).stem)}
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:
+            # Not there, a file, closed to this user, a circle of links, a longer path than the system takes.
             continue
         entry = beside.get(parts[-1])
-        if entry is not None and entry.is_file():
+        if entry is not None and _is_file(entry):
             return _file(name, entry, {each: beside[each] for each in beside if each.endswith(_SIDECAR_ENDS)})
     return None
 
@@ -125,6 +131,28 @@ def supplied_path(path: Path) -> Path:
     return path.with_name(path.name + SUPPLIED_SUFFIX)
 
 
+def take_away(path: Path, folders: Sequence[Path]) -> None:
+    """Delete a file, what was supplied with it, and the folders that are empty without it, but none of `folders`."""
+    path.unlink()
+    supplied = supplied_path(path)
+    # What others have put there may have too long a name to have anything beside it.
+    if len(os.fsencode(supplied.name)) <= LONGEST_NAME_BYTES:
+        supplied.unlink(missing_ok=True)
+    above = path.parent
+    while above not in folders:
+        try:
+            above.rmdir()
+        except FileNotFoundError:
+            # Whoever deleted the other file in it was faster.
+            pass
+        except OSError:
+            # Something else lies in it, or it is a link.
+            break
+        above = above.parent
+    with suppress(FileNotFoundError):
+        sync_directory(above)
+
+
 def read_supplied(path: Path) -> dict[str, Any]:
     """Return the metadata that a caller supplied for a file; empty where there is none."""
     return _read_json(supplied_path(path))
@@ -154,27 +182,51 @@ def _read_json(path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], value) if isinstance(value, dict) else {}
 
 
-def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...], found: dict[str, LoraFile]) -> None:
+def _walk(root: Path, found: dict[str, LoraFile]) -> None:
     """Add the files of a folder and those below it to `found`, where their names are not taken."""
+    ahead: list[tuple[str, str, _Above]] = [(str(root), "", ())]
+    while ahead:
+        ahead += _walk_one(*ahead.pop(), found)
+
+
+def _walk_one(folder: str, prefix: str, above: _Above, found: dict[str, LoraFile]) -> list[tuple[str, str, _Above]]:
+    """Add the files of one folder to `found`; return the folders in it, each with its prefix and what is above it."""
     try:
-        state = folder.stat()
+        state = Path(folder).stat()
         with os.scandir(folder) as listing:
             entries = {entry.name: entry for entry in listing if _is_shown(entry.name)}
     except OSError:
         # A folder that vanished or is closed to this user: the others are still worth listing.
-        return
+        return []
     here = (state.st_dev, state.st_ino)
     if here in above:
-        return
+        return []
+    inner: list[tuple[str, str, _Above]] = []
     beside = {name: entry for name, entry in entries.items() if name.endswith(_SIDECAR_ENDS)}
     for name, entry in entries.items():
         if name.endswith(".safetensors") or _extension(name) in _LISTED:
-            if entry.is_file() and prefix + name not in found:
+            if _is_file(entry) and prefix + name not in found:
                 file = _file(prefix + name, entry, beside)
                 if file is not None:
                     found[prefix + name] = file
-        elif entry.is_dir():
-            _walk(folder / name, f"{prefix}{name}/", (*above, here), found)
+        elif _is_folder(entry):
+            inner.append((entry.path, f"{prefix}{name}/", (*above, here)))
+    return inner
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        # A link that leads to itself.
+        return False
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _is_shown(name: str) -> bool:
@@ -188,10 +240,10 @@ def _extension(name: str) -> str:
 
 
 def _file(name: str, entry: "os.DirEntry[str]", beside: "Mapping[str, os.DirEntry[str]]") -> LoraFile | None:
-    """Return a file as it is now, or None where it was deleted since its folder was read."""
+    """Return a file as it is now, or None where it was deleted, or became out of reach, since its folder was read."""
     try:
         state = entry.stat()
-    except FileNotFoundError:
+    except OSError:
         return None
     stamp = f"{state.st_size}:{state.st_mtime_ns}"
     sidecars: tuple[str, ...] = ()
@@ -208,5 +260,5 @@ def _file(name: str, entry: "os.DirEntry[str]", beside: "Mapping[str, os.DirEntr
 def _changed_ns(entry: "os.DirEntry[str]") -> int | None:
     try:
         return entry.stat().st_mtime_ns
-    except FileNotFoundError:
+    except OSError:
         return None

@@ -1,5 +1,6 @@
 """The LoRAs of ComfyUI: list, inspect, install, delete; on this disk or, with less to see, through its routes."""
 
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +23,7 @@ from lora_files.describe import describe_file
 from lora_files.hashes import hashes_of
 from lora_files.header import BadSafetensors, read_header
 from mcp_toolserver.errors import Forbidden, InvalidArguments, NotFound, ToolError
-from mcp_toolserver.files import publish, sync_directory, write_file_atomically
+from mcp_toolserver.files import publish, require_free_path, write_file_atomically
 from mcp_toolserver.tools import Report, unheard
 
 WORK_FOLDER = ".uploads"
@@ -140,7 +141,7 @@ class LoraLibrary:
         accepted = accepted_name(name)
         folders = (await self._reachable()).folders
         if folders:
-            exists = await to_thread.run_sync((folders[0] / accepted).exists)
+            exists = await to_thread.run_sync(_is_taken, folders[0] / accepted)
         else:
             await self._elsewhere().require_way(accepted, size_bytes)
             exists = accepted in await self._elsewhere().files()
@@ -189,7 +190,7 @@ class LoraLibrary:
         return replace(info, listed=listed, notices=info.notices if listed else (*info.notices, words))
 
     async def delete(self, name: str) -> LoraInfo:
-        """Delete a LoRA and what was supplied with it; returns what it was.
+        """Delete a LoRA, what was supplied with it, and the sub-folders that this empties; returns what it was.
 
         Raises NotFound with the closest names, and Forbidden for one on another machine.
         """
@@ -201,9 +202,7 @@ class LoraLibrary:
             info = self._info(folders, name, None)
             path = self._find(folders, name).path
             assert path is not None
-            path.unlink()
-            supplied_path(path).unlink(missing_ok=True)
-            sync_directory(path.parent)
+            lora_folder.take_away(path, folders)
             return info
 
         return await to_thread.run_sync(remove)
@@ -218,7 +217,7 @@ class LoraLibrary:
         sha256: str | None,
     ) -> tuple[LoraInfo, bool]:
         target = folders[0] / name
-        replaced = await to_thread.run_sync(target.exists)
+        replaced = await to_thread.run_sync(_is_taken, target)
         if replaced and not overwrite:
             raise taken(name)
         beside = supplied_path(target)
@@ -312,6 +311,12 @@ class LoraLibrary:
         if file is None:
             raise absent(name, list(lora_folder.scan(folders)))
         return file
+
+
+def _is_taken(target: Path) -> bool:
+    """Return whether a file has this name, or a link that leads nowhere; raises Conflict where no file can have it."""
+    require_free_path(target)
+    return os.path.lexists(target)
 
 
 def _no_access() -> Forbidden:

@@ -1,9 +1,11 @@
 """Names of LoRAs: which an upload may have, and what a caller meant who used one that is not there."""
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
-from comfy_mcp.loras.folder import PICKLE_EXTENSIONS
+from comfy_mcp.loras.folder import PICKLE_EXTENSIONS, SUPPLIED_SUFFIX
 from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, closest
+from mcp_toolserver.files import LONGEST_NAME_BYTES
 from mcp_toolserver.uploads.names import sent_name
 
 
@@ -12,6 +14,7 @@ def accepted_name(name: str) -> str:
     path = sent_name(name)
     extension = path.suffix.lower()
     if extension == ".safetensors":
+        _require_room_for_sidecar(path)
         return path.as_posix()
     if extension in PICKLE_EXTENSIONS:
         raise InvalidArguments(
@@ -25,6 +28,19 @@ def accepted_name(name: str) -> str:
         hint=f"Send `{better}`.",
         details={"field": "filename", "value": name, "closest_matches": [better]},
     )
+
+
+def _require_room_for_sidecar(path: PurePosixPath) -> None:
+    size_bytes, most_bytes = len(path.name.encode()), LONGEST_NAME_BYTES - len(SUPPLIED_SUFFIX)
+    if size_bytes > most_bytes:
+        stem = path.stem.encode()[: most_bytes - len(path.suffix)].decode(errors="ignore")
+        longest = path.with_name(stem.rstrip(". ") + path.suffix).as_posix()
+        raise InvalidArguments(
+            f"`filename` ends in a name of {size_bytes} bytes; a LoRA's has at most {most_bytes}, so that"
+            f" `NAME{SUPPLIED_SUFFIX}` may lie beside it.",
+            hint=f"Send a shorter one; the longest is `{longest}`.",
+            details={"field": "filename", "value": path.name, "most_bytes": most_bytes, "closest_matches": [longest]},
+        )
 
 
 def taken(name: str) -> Conflict:

@@ -11,7 +11,7 @@ from comfy_mcp.loras.info import LoraInfo
 from comfy_mcp.loras.loras import LoraLibrary
 from comfy_mcp.loras.names import accepted_name
 from lora_files.header import BadSafetensors, check_opening
-from mcp_toolserver.errors import Conflict, InvalidArguments
+from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound
 from mcp_toolserver.files import write_file_atomically
 from mcp_toolserver.tools import Report, unheard
 from mcp_toolserver.uploads.folder import Manifest, Receipt
@@ -140,7 +140,14 @@ class _Installation:
             )
         except Conflict:
             # The server may have died right after publishing this very file, or somebody else sent the same one.
-            there = await self._library.info(manifest.filename)
-            if there.hashes is None or there.hashes.sha256 != sha256:
+            there = await self._there(manifest.filename)
+            if there is None or there.hashes is None or there.hashes.sha256 != sha256:
                 raise
             self.lora = await self._library.with_listing(there)
+
+    async def _there(self, name: str) -> LoraInfo | None:
+        try:
+            return await self._library.info(name)
+        except NotFound:
+            # What has the name is no LoRA.
+            return None

@@ -30,23 +30,41 @@ DOWNLOAD_HEADERS = ("Accept-Ranges", "Content-Disposition", "Content-Range", "ET
 """What the answer to a download says beside what a web page may read of every answer."""
 
 # Windows opens a device under these names, whatever the extension; a folder that is shared with it must not hold them.
-_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in "123456789")}
-_LONGEST_NAME_BYTES = 255
+_DEVICES = {
+    *("con", "prn", "aux", "nul", "conin$", "conout$"),
+    *(f"{port}{n}" for port in ("com", "lpt") for n in "123456789"),
+}
+_LOOK_ALIKES = "\u2044\u2215\u2216\u29f5\u29f8"
+"""Fraction slash, division slash, set minus, both operators of a solidus: no compatible form of theirs tells them."""
+LONGEST_NAME_BYTES = 255
+_LONGEST_PATH_BYTES = 1024
+_MOST_PARTS = 16
+"""Each folder of a path is created, made durable and looked into for every file below it."""
+
+
+_ATTEMPTS_TO_PUBLISH = 5
 
 
 def safe_relative(name: str, *, field: str = "filename") -> PurePosixPath:
     """Return `name` as a relative path that stays where it is put; `\\` counts as `/`.
 
     Raises InvalidArguments, naming `field`, for an absolute path, `..`, hidden parts (which would reach the servers'
-    own folders), control characters, look-alikes of separators, names that Windows reserves, and over-long parts.
+    own folders), control characters, look-alikes of separators, names that Windows reserves, over-long parts, and
+    paths of more than 16 parts or 1024 bytes.
     """
     plain = unicodedata.normalize("NFC", name).replace("\\", "/")
     if plain.startswith("/"):
         raise _bad_name(field, name, "it is absolute", PurePosixPath(plain).name)
-    for part in plain.split("/"):
+    parts = plain.split("/")
+    if len(parts) > _MOST_PARTS:
+        raise _bad_name(field, name, f"it has {len(parts)} parts, and {_MOST_PARTS} are the most", parts[-1])
+    for part in parts:
         problem = _problem_of(part)
         if problem:
-            raise _bad_name(field, name, problem, PurePosixPath(plain).name)
+            raise _bad_name(field, name, problem, parts[-1])
+    if len(plain.encode()) > _LONGEST_PATH_BYTES:
+        problem = f"it has {len(plain.encode())} bytes, and {_LONGEST_PATH_BYTES} are the most"
+        raise _bad_name(field, name, problem, parts[-1])
     return PurePosixPath(plain)
 
 
@@ -55,21 +73,23 @@ def _problem_of(part: str) -> str | None:
         return "a part of it is empty"
     if part.startswith("."):
         return f"the part {part!r} begins with a dot"
-    if part.endswith((".", " ")) or part.startswith(" "):
-        return f"the part {part!r} begins or ends with a character that Windows drops"
-    if any(unicodedata.category(letter) in ("Cc", "Cf", "Cs") or letter in ':*?"<>|' for letter in part):
+    if part.endswith(".") or part != part.strip():
+        return f"the part {part!r} begins or ends with white space or a dot, which Windows drops"
+    if any(unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") or letter in ':*?"<>|' for letter in part):
         return f"the part {part!r} holds a character that no file name should hold"
-    if unicodedata.normalize("NFKC", part) != part and any(
-        letter in unicodedata.normalize("NFKC", part) for letter in "/\\:"
-    ):
+    # What a program sees that takes letters for their compatible forms, as some file systems do.
+    seen = unicodedata.normalize("NFKC", part)
+    if any(letter in _LOOK_ALIKES for letter in part) or any(letter in "/\\:" for letter in seen):
         return f"the part {part!r} holds a look-alike of a path separator"
-    if part.split(".", 1)[0].strip().lower() in _DEVICES:
+    if seen.startswith("."):
+        return f"the part {part!r} begins with a look-alike of a dot"
+    if seen.split(".", 1)[0].strip().lower() in _DEVICES:
         return f"{part!r} is a device name on Windows"
     try:
-        too_long = len(part.encode()) > _LONGEST_NAME_BYTES
+        too_long = len(part.encode()) > LONGEST_NAME_BYTES
     except UnicodeEncodeError:
         return f"the part {part!r} is no valid text"
-    return f"a part of it is longer than {_LONGEST_NAME_BYTES} bytes" if too_long else None
+    return f"a part of it is longer than {LONGEST_NAME_BYTES} bytes" if too_long else None
 
 
 def _bad_name(field: str, name: str, problem: str, last: str) -> InvalidArguments:
@@ -119,17 +139,45 @@ def publish_now(part: Path, target: Path, *, overwrite: bool) -> None:
     """Move a finished file to its public name, durably and in one step; blocks.
 
     `part` must lie on the file system of `target`. Raises Conflict when the name is taken and `overwrite` is false,
-    also when another process takes it at the same moment.
+    also when another process takes it at the same moment, and where a folder has the name or a file has a folder's.
     """
-    make_folder(target.parent)
     with part.open("rb") as file:
         os.fsync(file.fileno())
-    if overwrite:
-        part.replace(target)
-    else:
-        _move_to_free_name(part, target)
+    for attempts_left in reversed(range(_ATTEMPTS_TO_PUBLISH)):
+        require_free_path(target)
+        try:
+            make_folder(target.parent)
+            if overwrite:
+                part.replace(target)
+            else:
+                _move_to_free_name(part, target)
+            break
+        except FileNotFoundError:
+            # Who deletes the last file of a folder removes the folder: at this moment, before there was another.
+            if not attempts_left or not part.exists():
+                raise
     sync_directory(target.parent)
     sync_directory(part.parent)
+
+
+def require_free_path(target: Path) -> None:
+    """Raise Conflict where no file can have this name, because a folder has it or a file has that of a folder; blocks.
+
+    A name that another file has is no such case.
+    """
+    if target.is_dir():
+        raise Conflict(
+            f"`{target.name}` is a folder.",
+            hint=f"Choose another name, or send the file into it: `{target.name}/FILE`.",
+            details={"filename": target.name},
+        )
+    above = next(folder for folder in target.parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise Conflict(
+            f"`{above.name}` is a file and no folder: nothing can lie in it.",
+            hint="Choose another name for the folder.",
+            details={"folder": above.name},
+        )
 
 
 def make_folder(folder: Path) -> None:
@@ -145,11 +193,14 @@ def _move_to_free_name(part: Path, target: Path) -> None:
         # A rename replaces silently; a hard link is refused when the name exists: of two racing callers, one wins.
         target.hardlink_to(part)
     except FileExistsError:
-        if not target.samefile(part):
+        # A link that leads nowhere has the name too.
+        if not target.exists() or not target.samefile(part):
             raise _taken(target) from None
+    except FileNotFoundError:
+        raise
     except OSError:
         # exFAT and some network file systems have no hard links: there, looking first is the best that is left.
-        if target.exists():
+        if os.path.lexists(target):
             raise _taken(target) from None
         part.replace(target)
         return

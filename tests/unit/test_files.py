@@ -2,8 +2,11 @@
 
 import hashlib
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Semaphore
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +25,8 @@ from mcp_toolserver.files import BATCH_BYTES, publish_now, safe_relative, sha256
         ("猫.safetensors", "猫.safetensors"),
         ("e\u0301.bin", "\u00e9.bin"),
         ("connection.bin", "connection.bin"),
+        ("\u00bd price.bin", "\u00bd price.bin"),
+        ("/".join("a" * 16), "/".join("a" * 16)),
     ],
 )
 def test_a_plain_name_is_taken(name: str, path: str) -> None:
@@ -55,6 +60,24 @@ def test_a_plain_name_is_taken(name: str, path: str) -> None:
         "a.bin.",
         "a.bin ",
         "a" * 256,
+        "/".join("a" * 17),
+        "/".join(["a" * 200] * 6),
+        "d/" * 1500 + "a.bin",
+        "a\u2215b.bin",
+        "a\u2044b.bin",
+        "a\u29f8b.bin",
+        "a\u2216b.bin",
+        "a\u2028.bin",
+        "a\u2029b.bin",
+        "\uff0e\uff0e/a.bin",
+        "\u2024a.bin",
+        "com\u00b9.bin",
+        "LPT\u00b3",
+        "conin$.bin",
+        "CONOUT$",
+        "\u3000",
+        "\u00a0",
+        "\u00a0.bin",
         "é" * 128,
         "*",
     ],
@@ -95,6 +118,55 @@ def test_a_name_that_is_taken_is_refused_or_replaced(tmp_path: Path) -> None:
     assert (part.read_bytes(), target.read_bytes()) == (b"new", b"old")
     publish_now(part, target, overwrite=True)
     assert (part.exists(), target.read_bytes()) == (False, b"new")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_and_a_file_do_not_take_each_others_place(tmp_path: Path, overwrite: bool) -> None:
+    part = tmp_path / "part"
+    part.write_bytes(b"new")
+    (tmp_path / "a.bin").mkdir()
+    (tmp_path / "b.bin").write_bytes(b"old")
+    (tmp_path / "nowhere").symlink_to("missing")
+    with pytest.raises(Conflict, match=r"`a\.bin` is a folder"):
+        publish_now(part, tmp_path / "a.bin", overwrite=overwrite)
+    for folder in ("b.bin", "nowhere"):
+        with pytest.raises(Conflict, match=f"`{re.escape(folder)}` is a file and no folder"):
+            publish_now(part, tmp_path / folder / "deeper" / "c.bin", overwrite=overwrite)
+    assert part.read_bytes() == b"new"
+
+
+def test_a_link_that_leads_nowhere_has_its_name(tmp_path: Path) -> None:
+    part, target = tmp_path / "part", tmp_path / "a.bin"
+    part.write_bytes(b"new")
+    target.symlink_to("missing")
+    with pytest.raises(Conflict, match="exists already"):
+        publish_now(part, target, overwrite=False)
+    publish_now(part, target, overwrite=True)
+    assert (target.is_symlink(), target.read_bytes()) == (False, b"new")
+
+
+def test_a_folder_that_others_remove_meanwhile_is_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "cats"
+    removals = Semaphore(0)
+
+    def remove(times: int) -> None:
+        for _ in range(times):
+            removals.acquire()
+            while True:
+                with suppress(OSError):
+                    folder.rmdir()
+                    break
+
+    with ThreadPoolExecutor(1) as pool:
+        removed = pool.submit(remove, 30)
+        for number in range(10):
+            removals.release(3)
+            part = tmp_path / "part"
+            part.write_bytes(b"new")
+            publish_now(part, folder / f"{number}.bin", overwrite=False)
+            (folder / f"{number}.bin").unlink()
+        while not removed.done():
+            folder.mkdir(exist_ok=True)
 
 
 def test_of_many_that_want_one_name_one_wins(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
-from mcp_toolserver.errors import Forbidden, InsufficientStorage, ToolError
+from mcp_toolserver.errors import Conflict, Forbidden, InsufficientStorage, ToolError
 from mcp_toolserver.files import make_folder
 from mcp_toolserver.uploads.folder import LOCK, HeldUpload, UploadFolder
 
@@ -121,6 +121,23 @@ def disk_errors() -> Generator[None]:
         known = _translated(error)
         if known is None:
             raise
+        raise known from error
+
+
+@contextmanager
+def publishing_errors(filename: str) -> Generator[None]:
+    """Translate whatever the system refuses while a file gets its public name."""
+    try:
+        yield
+    except OSError as error:
+        known = _translated(error)
+        if known is None:
+            reason = error.strerror or str(error)
+            known = Conflict(
+                f"`{filename}` could not get its name: {reason}.",
+                hint="Look what stands in its way there, then finish again; or abort, and choose another name.",
+                details={"filename": filename, "reason": reason},
+            )
         raise known from error
 
 

@@ -12,6 +12,7 @@ expiration and termination.
 
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from email.utils import formatdate
 from typing import Protocol
@@ -129,10 +130,11 @@ class TusDoor:
             is_new = progress.received_bytes == 0
             try:
                 progress = await self._take(request, uploads, upload_id, 0)
-            except ToolError:
+            except Exception:
                 if is_new:
                     # The client never hears where its upload is, and could not go on.
-                    await uploads.abort(upload_id)
+                    with suppress(ToolError):
+                        await uploads.abort(upload_id)
                 raise
             headers["Upload-Offset"] = str(progress.received_bytes)
         return _done(201, headers | _expiry(uploads, progress))

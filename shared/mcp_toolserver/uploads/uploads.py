@@ -42,7 +42,7 @@ from mcp_toolserver.uploads.progress import (
     progress_of,
 )
 from mcp_toolserver.uploads.steps import Inspect, UploadSteps
-from mcp_toolserver.uploads.store import UploadStore, disk_errors
+from mcp_toolserver.uploads.store import UploadStore, disk_errors, publishing_errors
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ class Uploads:
                 receipt = await self._verified(held, progress, Event.FINISH, sha256, report, verify_checksum)
                 await self._holding(held.write_receipt, receipt)
                 # From here on it is published whole or not at all, also when the caller goes away.
-                with CancelScope(shield=True), disk_errors():
+                with CancelScope(shield=True), publishing_errors(progress.manifest.filename):
                     await publish(progress.manifest, held.part, receipt.sha256)
                     await self._holding(held.drop_part)
                 self._steps.digests.forget(upload_id)
