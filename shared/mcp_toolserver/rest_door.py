@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import anyio
@@ -72,6 +73,7 @@ class RestDoor:
     async def call(self, request: Request) -> Response:
         """Run the tool that the body names, and answer in the envelope (or as server-sent events if asked)."""
         request_id: str = request.state.request_id
+        as_text = request.query_params.get("result") == "text"
         name: str | None = None
         try:
             name, arguments = _read(await _body(request))
@@ -79,25 +81,25 @@ class RestDoor:
             call = Call(request_id=request_id, base_url=base_url(request, self._public_url), caller=caller_of(request))
             if "text/event-stream" in request.headers.get("accept", ""):
                 return StreamingResponse(
-                    self._events(tool, arguments, call),
+                    self._events(tool, arguments, call, as_text=as_text),
                     media_type="text/event-stream",
                     headers={"Cache-Control": "no-store"},
                 )
-            result: Any = await self._toolbox.call(tool, arguments, call)
+            result = await self._toolbox.call(tool, arguments, call)
         except ToolError as error:
             return error_response(error, tool=name, request_id=request_id)
-        if request.query_params.get("result") == "text":
-            result = orjson.dumps(result).decode()
-        return JsonResponse(success_body(tool, result, request_id))
+        return JsonResponse(success_body(tool, _shaped(result, as_text=as_text), request_id))
 
-    async def _events(self, tool: str, arguments: Mapping[str, Any], call: Call) -> AsyncIterator[bytes]:
+    async def _events(
+        self, tool: str, arguments: Mapping[str, Any], call: Call, *, as_text: bool
+    ) -> AsyncIterator[bytes]:
         sender, receiver = anyio.create_memory_object_stream[bytes](64)
 
         async def report(done: float, /, total: float | None = None, message: str | None = None) -> None:
             await sender.send(_event("progress", {"progress": done, "total": total, "message": message}))
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._run, tool, arguments, replace(call, report=report), sender)
+            tasks.start_soon(partial(self._run, as_text=as_text), tool, arguments, replace(call, report=report), sender)
             async with receiver:
                 while True:
                     chunk = b": still working\n\n"
@@ -109,7 +111,13 @@ class RestDoor:
                     yield chunk
 
     async def _run(
-        self, tool: str, arguments: Mapping[str, Any], call: Call, sender: MemoryObjectSendStream[bytes]
+        self,
+        tool: str,
+        arguments: Mapping[str, Any],
+        call: Call,
+        sender: MemoryObjectSendStream[bytes],
+        *,
+        as_text: bool,
     ) -> None:
         async with sender:
             try:
@@ -117,7 +125,8 @@ class RestDoor:
             except ToolError as error:
                 await sender.send(_event("error", error_body(error, tool=tool, request_id=call.request_id)))
             else:
-                await sender.send(_event("result", success_body(tool, result, call.request_id)))
+                shaped = _shaped(result, as_text=as_text)
+                await sender.send(_event("result", success_body(tool, shaped, call.request_id)))
 
 
 def base_url(request: Request, public_url: str | None) -> str:
@@ -139,6 +148,10 @@ async def _body(request: Request) -> bytearray:
         filled += len(piece)
     del body[filled:]
     return body
+
+
+def _shaped(result: dict[str, Any], *, as_text: bool) -> Any:
+    return orjson.dumps(result).decode() if as_text else result
 
 
 def _event(name: str, data: Any) -> bytes:

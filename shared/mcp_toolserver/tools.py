@@ -1,18 +1,39 @@
 """A tool declared once, as a value, and the box through which every door calls it."""
 
 import errno
+import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
+from functools import cache
+from types import NoneType
+from typing import Any, ClassVar, Generic, Protocol, TypeGuard, TypeVar, cast, get_args
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
 
-from mcp_toolserver.errors import InsufficientStorage, Internal, InvalidArguments, ToolError, UnknownTool, closest
+from mcp_toolserver.errors import (
+    InsufficientStorage,
+    Internal,
+    InvalidArguments,
+    ToolError,
+    UnknownTool,
+    closest,
+    shown,
+)
 from mcp_toolserver.metrics import ToolMetrics
 
 log = logging.getLogger(__name__)
@@ -23,11 +44,67 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 class Arguments(BaseModel):
     """The arguments of a tool; its docstring is the tool's description.
 
-    `classic_mistakes` maps a wrong argument name that people are known to send to the cure.
+    `classic_mistakes` maps a wrong argument name that people are known to send to the cure. What agents send beside
+    the schema is read as it is meant: null for an optional argument is left out unless it has a meaning of its own,
+    and an object or a list may come as its JSON text.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     classic_mistakes: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_nulls(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        given = cast(Mapping[str, Any], data)
+        return {name: value for name, value in given.items() if value is not None or name not in _optional(cls)}
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _as_meant(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            result = handler(value)
+        except ValidationError:
+            if _is_json_text(value):
+                return handler(_parsed(value))
+            # A whole number past 64 bits comes out of JSON as a float, and has bounds to be told of.
+            if isinstance(value, float) and value.is_integer():
+                return handler(int(value))
+            raise
+        if isinstance(value, bool) and isinstance(result, int | float) and not isinstance(result, bool):
+            raise PydanticCustomError("bool_as_number", "a number is wanted, not true or false")
+        return result
+
+
+@cache
+def _optional(model: type[Arguments]) -> frozenset[str]:
+    """Return the names by which the fields are sent that may be left out and have no meaning for null."""
+    return frozenset(
+        name
+        for field_name, field in model.model_fields.items()
+        if not field.is_required() and NoneType not in get_args(field.annotation) and field.annotation is not Any
+        for name in _sent_names(field_name, field)
+    )
+
+
+def _sent_names(name: str, field: FieldInfo) -> list[str]:
+    alias = field.validation_alias
+    if alias is None:
+        return [name]
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    return [choice for choice in choices if isinstance(choice, str)]
+
+
+def _is_json_text(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and value.lstrip()[:1] in {"{", "["}
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is text, and no JSON ({error}): send the object or list itself") from None
 
 
 class Result(BaseModel):
@@ -156,7 +233,7 @@ class Toolbox:
             cure = f"Did you mean `{matches[0]}`? " if matches else ""
             raise UnknownTool(
                 f"There is no tool `{name}` here.",
-                hint=f"{cure}GET /mcp/tools lists every tool.",
+                hint=f"{cure}The list of tools names every one.",
                 details={"tool": name, "closest_matches": matches},
             )
         return tool
@@ -214,7 +291,7 @@ def parse_arguments(model: type[ArgumentsT], arguments: Mapping[str, Any]) -> Ar
         problems = _problems(model, arguments, error.errors(include_url=False))
         raise InvalidArguments(
             " ".join(problem["message"] for problem in problems),
-            hint="Correct the named arguments and call again; GET /mcp/tools has the schema.",
+            hint="Correct the named arguments and call again; the tool's input schema describes them.",
             details={"problems": problems},
         ) from None
 
@@ -237,6 +314,10 @@ def _place(path: tuple[int | str, ...], arguments: Mapping[str, Any]) -> tuple[i
     place: list[int | str] = []
     node: Any = arguments
     for part in path:
+        sent: object = node
+        if _is_json_text(sent):
+            with suppress(ValueError):
+                node = _parsed(sent)
         if isinstance(node, Mapping):
             node = cast(Mapping[str, Any], node).get(str(part))
         elif isinstance(node, list) and isinstance(part, int):
@@ -265,15 +346,14 @@ def _problem(model: type[Arguments], detail: ErrorDetails) -> dict[str, Any]:
     elif detail["type"] == "missing":
         problem["message"] = f"Argument `{where}` is missing."
     else:
-        shown = repr(detail["input"])
-        shown = shown if len(shown) <= 120 else shown[:117] + "..."
-        problem["message"] = f"Argument `{where}` is {shown}: {_reason(detail)}."
+        value = shown(detail["input"])
+        problem["message"] = f"Argument `{where}` is {value}: {_reason(detail)}."
         bounds = detail.get("ctx", {})
         nearest = bounds.get("le", bounds.get("ge"))
         if nearest is not None:
             problem["closest"] = nearest
             problem["message"] = (
-                f"Argument `{where}` is {shown}; the {'most' if 'le' in bounds else 'least'} is {nearest}."
+                f"Argument `{where}` is {value}; the {'most' if 'le' in bounds else 'least'} is {nearest}."
             )
     return problem
 

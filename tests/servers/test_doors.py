@@ -73,7 +73,9 @@ async def test_mcp_lists_calls_reports_and_refuses(door: str, url: str) -> None:
         refused = await client.call_tool("count-letters", {"txt": "lora"})
         assert refused.is_error
         assert refused.structured_content["code"] == "invalid_arguments"
-        assert "did you mean `text`?" in refused.content[0].model_dump()["text"]
+        said = refused.content[0].model_dump()["text"]
+        assert "did you mean `text`?" in said
+        assert "GET " not in said
 
         unknown = await client.call_tool("count-leters", {})
         assert unknown.is_error
@@ -159,6 +161,8 @@ async def test_rest_streams_progress_and_then_the_result(url: str) -> None:
     assert [lines[0] for lines in events] == ["event: progress", "event: result"]
     assert json.loads(events[0][1][6:]) == {"progress": 1, "total": 2, "message": "counting"}
     assert json.loads(events[1][1][6:])["result"] == {"letters": 4}
+    as_text = await rest(url, body, "?result=text", Accept="text/event-stream")
+    assert json.loads(as_text.text.strip().rsplit("data: ", 1)[1])["result"] == '{"letters":4}'
     failed = await rest(url, {"tool": "delete-all"}, Accept="text/event-stream")
     assert failed.text.startswith("event: error\n")
 
