@@ -116,6 +116,22 @@ def absent(upload_id: str) -> NotFound:
     )
 
 
+class Locked(Conflict):
+    """Ask the caller to come back when another request has let go of an upload."""
+
+    status = 423
+    retryable = True
+
+
+def locked(upload_id: str) -> Locked:
+    """Return the refusal of whatever would build on bytes, or drop them, that another request may discard."""
+    return Locked(
+        f"Another request works on upload `{upload_id}`.",
+        hint="Wait until it is over, ask for the offset (HEAD), then go on.",
+        details={"upload_id": upload_id},
+    )
+
+
 def known_bytes(plan: ChunkPlan, received_bytes: int, index: int, size_bytes: int) -> int:
     """Return how many of a chunk's first bytes have arrived before: they are compared, and the others are appended.
 

@@ -15,6 +15,7 @@ from mcp_toolserver.uploads.plan import (
     State,
     absent,
     known_bytes,
+    locked,
     other_bytes,
     require,
     require_offset,
@@ -62,9 +63,7 @@ class UploadSteps:
             return self._resume(upload_id, request)
 
     def _resume(self, upload_id: str, request: StartUpload) -> UploadProgress:
-        held = self._store.hold(upload_id, create=True)
-        assert held is not None
-        with held:
+        with self._held(upload_id, create=True) as held:
             progress = progress_of(held)
             if progress is None:
                 manifest = manifest_of(upload_id, request)
@@ -75,8 +74,15 @@ class UploadSteps:
             return progress
 
     def held(self, upload_id: str) -> HeldUpload:
-        """Wait for an upload's lock and return it held; raises NotFound."""
-        held = self._store.hold(upload_id)
+        """Wait for an upload's lock and return it held; raises NotFound, and Locked where that may take long."""
+        return self._held(upload_id, create=False)
+
+    def _held(self, upload_id: str, *, create: bool) -> HeldUpload:
+        held = self._store.hold(upload_id, create=create, wait=False)
+        if held is None and self._store.look(upload_id).unverified_from() is not None:
+            # Another process receives a body with a checksum, which may last for as long as its sender likes.
+            raise locked(upload_id)
+        held = held or self._store.hold(upload_id, create=create)
         if held is None:
             raise absent(upload_id)
         return held

@@ -28,6 +28,7 @@ from mcp_toolserver.uploads.plan import (
     State,
     absent,
     incomplete,
+    locked,
     require,
     require_offset,
     require_room,
@@ -54,13 +55,6 @@ Publish = Callable[[Manifest, Path, str], Awaitable[object]]
 """Give a verified part (its path, its sha256 in hex) its public name; it should be taken away by a rename."""
 
 
-class Locked(Conflict):
-    """Ask the caller to come back when another request has let go of an upload."""
-
-    status = 423
-    retryable = True
-
-
 @dataclass(frozen=True, slots=True)
 class TakenUpload:
     """A complete upload in the hands of whoever makes something else of it; `path` may be read, moved or left."""
@@ -85,6 +79,8 @@ class Uploads:
         self._threads = CapacityLimiter(32)
         self._threads_of_holders = CapacityLimiter(32)
         self._turns: WeakValueDictionary[str, Lock] = WeakValueDictionary()
+        # What now receives a body with a checksum, which may last for as long as its sender likes.
+        self._unverified: set[str] = set()
 
     async def start(self, request: StartUpload) -> UploadProgress:
         """Begin an upload, or resume the one of the same id, file name and size.
@@ -142,7 +138,7 @@ class Uploads:
         """Take a stream of bytes from `offset` on; what has arrived is durable when this returns, also of a cut one.
 
         With a checksum the bytes count only together: a mismatch discards them and raises ChecksumMismatch. Raises
-        NotFound, Conflict for another offset, and TooLarge for more bytes than were announced.
+        NotFound, Conflict for another offset, Locked, and TooLarge for more bytes than were announced.
         """
         upload_id = canonical(upload_id)
         progress = await self.status(upload_id)
@@ -242,10 +238,10 @@ class Uploads:
         self, upload_id: str, offset: int, body: AsyncIterator[bytes], checksum: Checksum
     ) -> UploadProgress:
         # Until they are verified, nobody shall build on these bytes: the lock is held for the whole body.
-        async with self._turn(upload_id, wait=False):
+        async with self._turn(upload_id, wait=False), self._receiving_unverified(upload_id):
             held = await self._thread(self._store.hold, upload_id, wait=False)
             if held is None:
-                raise _locked(upload_id)
+                raise locked(upload_id)
             with held:
                 manifest = await self._holding(self._steps.begin_unverified, held, upload_id, offset)
 
@@ -322,14 +318,23 @@ class Uploads:
         return await _in_thread(self._threads_of_holders, partial(work, *arguments))
 
     @asynccontextmanager
+    async def _receiving_unverified(self, upload_id: str) -> AsyncGenerator[None]:
+        self._unverified.add(upload_id)
+        try:
+            yield
+        finally:
+            self._unverified.remove(upload_id)
+
+    @asynccontextmanager
     async def _turn(self, upload_id: str, *, wait: bool = True) -> AsyncGenerator[None]:
+        # Everything but a body with a checksum is soon over, and worth waiting for.
         # The lock on disk holds between tasks too; this one keeps the tasks of one upload from each occupying a thread.
         lock = self._turns.setdefault(upload_id, Lock())
         try:
             lock.acquire_nowait()
         except WouldBlock:
-            if not wait:
-                raise _locked(upload_id) from None
+            if not wait or upload_id in self._unverified:
+                raise locked(upload_id) from None
             await lock.acquire()
         try:
             yield
@@ -343,14 +348,6 @@ async def _in_thread(limiter: CapacityLimiter, work: Callable[[], ValueT]) -> Va
             return work()
 
     return await to_thread.run_sync(translated, limiter=limiter)
-
-
-def _locked(upload_id: str) -> Locked:
-    return Locked(
-        f"Another request works on upload `{upload_id}`.",
-        hint="Wait until it is over, ask for the offset (HEAD), then go on.",
-        details={"upload_id": upload_id},
-    )
 
 
 def _require_same_boot(manifest: Manifest) -> None:

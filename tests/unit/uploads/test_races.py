@@ -11,9 +11,8 @@ import pytest
 from mcp_toolserver.errors import Conflict, InsufficientStorage, NotFound, ToolError
 from mcp_toolserver.uploads.checksums import Checksum, ChecksumMismatch
 from mcp_toolserver.uploads.incoming import BATCH_BYTES, SYNC_BYTES, Incoming
-from mcp_toolserver.uploads.plan import State
+from mcp_toolserver.uploads.plan import Locked, State
 from mcp_toolserver.uploads.progress import StartUpload
-from mcp_toolserver.uploads.uploads import Locked
 from tests.unit.uploads.conftest import UPLOAD_ID, Place, encoded
 
 DATA = bytes(range(256)) * 64
@@ -153,6 +152,14 @@ async def test_nobody_builds_on_bytes_that_may_be_discarded(place: Place) -> Non
                 await rival.uploads.receive(UPLOAD_ID, 0, body(data), checksum=right)
             assert (refused.value.status, refused.value.retryable) == (423, True)
             assert (await rival.uploads.status(UPLOAD_ID)).received_bytes == 0, "told of what may be discarded"
+            for asked in (
+                rival.uploads.receive(UPLOAD_ID, 0, body(data)),
+                rival.uploads.append(UPLOAD_ID, 0, encoded(data[:CHUNK])),
+                rival.uploads.abort(UPLOAD_ID),
+                start(rival, len(data)),
+            ):
+                with anyio.fail_after(10), pytest.raises(Locked):
+                    await asked
         may_go_on.set()
     assert (await place.uploads.status(UPLOAD_ID)).received_bytes == 0
 
