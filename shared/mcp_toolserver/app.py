@@ -146,6 +146,9 @@ def create_server_app(server: ToolServer, policy: DoorPolicy, public_url: str | 
             )
         response = error_response(cause, request_id=request.state.request_id)
         response.status_code = error.status_code
+        response.headers.update(error.headers or {})
+        if request.url.path.startswith(tus.PATH):
+            response.headers["Tus-Resumable"] = tus.VERSION
         return response
 
     async def tool_error(request: Request, error: Exception) -> Response:

@@ -141,11 +141,16 @@ async def test_a_body_that_is_not_its_checksum_is_discarded(tus: Tus, lora: byte
 
 @pytest.mark.parametrize(
     ("checksum", "words"),
-    [("sha265 abcd", "names 'sha265'"), ("sha1 !!", "no sha1 digest"), ("sha1", "no sha1 digest")],
+    [
+        ("sha265 abcd", "names 'sha265'"),
+        ("md5 abcd", "names 'md5'"),
+        ("sha1 !!", "no sha1 digest"),
+        ("sha1", "no sha1 digest"),
+    ],
 )
 async def test_a_checksum_that_cannot_be_read_is_refused(tus: Tus, lora: bytes, checksum: str, words: str) -> None:
     where = await tus.created(len(lora))
-    refused(await tus.patch(where, 0, lora, **{"Upload-Checksum": checksum}), 422, words)
+    refused(await tus.patch(where, 0, lora, **{"Upload-Checksum": checksum}), 400, words)
     assert await tus.offset(where) == 0
 
 
@@ -247,7 +252,8 @@ async def test_more_bytes_than_were_announced_are_refused(tus: Tus, lora: bytes)
         yield b"more"
 
     headers = {**BODY, "Upload-Offset": "0"}
-    refused(await tus.http.patch(where, content=without_a_length(), headers=headers), 413, "announced with")
+    error = refused(await tus.http.patch(where, content=without_a_length(), headers=headers), 413, "announced with")
+    assert "`HEAD` or its status counts" in error["hint"]
     assert tus.names() == []
 
 
@@ -258,7 +264,12 @@ async def test_who_cannot_patch_or_delete_says_so_in_a_header(tus: Tus, lora: by
     assert (answer.status_code, answer.headers["Upload-Offset"]) == (204, "500")
     answer = await tus.http.post(where, headers={**TUS, "X-HTTP-Method-Override": "DELETE"})
     assert answer.status_code == 204
-    refused(await tus.http.post(where, headers=TUS), 405, "POST is no method")
+    answer = await tus.http.post(where, headers=TUS)
+    refused(answer, 405, "POST is no method")
+    assert answer.headers["Allow"] == "HEAD, PATCH, DELETE, OPTIONS"
+    for wrong in (await tus.http.get(f"{tus.url}/uploads"), await tus.http.put(where)):
+        refused(wrong, 405, "is not a method")
+        assert {"POST", "OPTIONS"} <= set(wrong.headers["Allow"].split(", "))
 
 
 async def test_a_version_that_is_not_spoken_is_refused_with_ours(tus: Tus, lora: bytes) -> None:
@@ -298,12 +309,16 @@ BAD_CREATIONS: list[tuple[dict[str, str], int, str]] = [
     ({"Upload-Length": "-5"}, 422, "`Upload-Length` is '-5'"),
     ({"Upload-Length": "0"}, 422, "an empty file"),
     ({"Upload-Length": "9" * 18}, 413, "at most"),
-    ({"Upload-Length": "9" * 19}, 422, "1 to 18 digits"),
+    ({"Upload-Length": "9" * 19}, 413, f"is {'9' * 19}; at most"),
+    ({"Upload-Length": "9" * 5000}, 413, "at most"),
+    ({"Upload-Length": "1.5"}, 422, "1 to 18 digits"),
     ({"Upload-Length": str(2**52)}, 507, "do not fit"),
     ({"Upload-Defer-Length": "1"}, 422, "whole length"),
     ({"Upload-Concat": "partial"}, 422, "one upload for one file"),
     ({"Upload-Metadata": ""}, 422, "names no file"),
     ({"Upload-Metadata": metadata(file_name="a")}, 422, "did you mean `filename`?"),
+    ({"Upload-Metadata": "filename"}, 422, "names no file. Its `filename` is empty."),
+    ({"Upload-Metadata": f"{metadata(filename='a')},{metadata(filename='b')}"}, 422, "'filename' more than once"),
     ({"Upload-Metadata": "filename ???"}, 422, "no base64 text under 'filename'"),
     ({"Upload-Metadata": f"filename {b64(bytes([255]))}"}, 422, "no base64 text"),
     ({"Upload-Metadata": metadata(filename="../a.safetensors")}, 422, "`filename`"),

@@ -18,14 +18,20 @@ class ChecksumMismatch(Conflict):
     retryable = True
 
 
+class UnreadableChecksum(InvalidArguments):
+    """Refuse an algorithm that is not offered, or what is no digest. Source of the status: tus 1.0, checksum."""
+
+    status = 400
+
+
 class Checksum:
     """What a body must have, and what it has so far."""
 
     def __init__(self, header: str) -> None:
-        """Read a header such as `sha256 BASE64`; raises InvalidArguments."""
+        """Read a header such as `sha256 BASE64`; raises UnreadableChecksum."""
         self.algorithm, _, encoded = header.strip().partition(" ")
         if self.algorithm not in ALGORITHMS:
-            raise InvalidArguments(
+            raise UnreadableChecksum(
                 f"`Upload-Checksum` names {self.algorithm[:40]!r}.{did_you_mean(self.algorithm, ALGORITHMS)}",
                 hint=f"Use one of {', '.join(ALGORITHMS)}.",
                 details={"field": "Upload-Checksum", "algorithms": list(ALGORITHMS)},
@@ -36,7 +42,7 @@ class Checksum:
         except (binascii.Error, ValueError):
             self._expected = b""
         if len(self._expected) != self._digest.digest_size:
-            raise InvalidArguments(
+            raise UnreadableChecksum(
                 f"`Upload-Checksum` holds no {self.algorithm} digest.",
                 hint=f"Send `{self.algorithm} ` and the {self._digest.digest_size} bytes of the digest as base64.",
                 details={"field": "Upload-Checksum", "value": header[:200]},

@@ -197,7 +197,7 @@ def require_room(plan: ChunkPlan, end: int) -> None:
     if end > plan.total_bytes:
         raise TooLarge(
             f"The upload was announced with {plan.total_bytes} bytes, and more than that were sent.",
-            hint="Start an upload of the right size; this one keeps what fits.",
+            hint="Start an upload of the right size; of this one, what `HEAD` or its status counts has arrived.",
             details={"total_size": plan.total_bytes},
         )
 

@@ -198,6 +198,8 @@ class TusDoor:
             response.status_code = ChecksumMismatch.status
         if response.status_code == 412:
             response.headers["Tus-Version"] = VERSION
+        if response.status_code == 405:
+            response.headers["Allow"] = ", ".join(error.details["methods"])
         if response.status_code == 413:
             response.headers["Tus-Max-Size"] = str(self._max_bytes)
         return response

@@ -12,6 +12,7 @@ from mcp_toolserver.errors import InvalidArguments, TooLarge, closest
 from mcp_toolserver.uploads.progress import StartUpload
 
 _DIGITS = re.compile(r"[0-9]{1,18}")
+_MORE_DIGITS = re.compile(r"0*[1-9][0-9]{18,}")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _YES = {"": True, "true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _OURS = ("filename", "sha256", "overwrite", "metadata", "publish", "upload_id")
@@ -43,7 +44,9 @@ def read_start(headers: Mapping[str, str], max_bytes: int) -> StartUpload:
             hint="Send `Upload-Length`, without `Upload-Defer-Length` and `Upload-Concat`.",
             details={"field": "Upload-Length"},
         )
-    total_bytes = read_count(headers, "Upload-Length")
+    digits = headers.get("Upload-Length", "")
+    # So many digits are no number that this server counts with, but they say enough.
+    total_bytes = max_bytes + 1 if _MORE_DIGITS.fullmatch(digits) else read_count(headers, "Upload-Length")
     if total_bytes == 0:
         raise InvalidArguments(
             "`Upload-Length` is 0: an empty file is of no use here.",
@@ -52,17 +55,18 @@ def read_start(headers: Mapping[str, str], max_bytes: int) -> StartUpload:
         )
     if total_bytes > max_bytes:
         raise TooLarge(
-            f"`Upload-Length` is {total_bytes}; at most {max_bytes} bytes are taken.",
+            f"`Upload-Length` is {digits[:80]}; at most {max_bytes} bytes are taken.",
             hint="Send a smaller file.",
-            details={"field": "Upload-Length", "value": total_bytes, "max_bytes": max_bytes},
+            details={"field": "Upload-Length", "value": digits[:80], "max_bytes": max_bytes},
         )
     spoken = headers.get("upload-metadata", "")
     pairs = _pairs(spoken)
     filename = pairs.get("filename") or pairs.get("name")
     if not filename:
-        meant = next((key for key in pairs if closest(key, ["filename"])), None)
+        empty = next((f" Its `{key}` is empty." for key in ("filename", "name") if key in pairs), "")
+        meant = next((f" It has `{key}`; did you mean `filename`?" for key in pairs if closest(key, ["filename"])), "")
         raise InvalidArguments(
-            "`Upload-Metadata` names no file." + (f" It has `{meant}`; did you mean `filename`?" if meant else ""),
+            f"`Upload-Metadata` names no file.{empty or meant}",
             hint="Send `Upload-Metadata: filename BASE64`, with the file's name as base64.",
             details={"field": "Upload-Metadata", "keys": sorted(pairs)[:20]},
         )
@@ -87,6 +91,12 @@ def _pairs(spoken: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for pair in filter(None, (part.strip() for part in spoken.split(","))):
         key, _, encoded = pair.partition(" ")
+        if key in pairs:
+            raise InvalidArguments(
+                f"`Upload-Metadata` has the key {key[:80]!r} more than once.",
+                hint="Send each key once: nobody can tell which value is meant.",
+                details={"field": "Upload-Metadata", "key": key[:80]},
+            )
         try:
             value = base64.b64decode(encoded, validate=True)
             # Only what is ours must be text; the values of others may be anything.
