@@ -1,6 +1,5 @@
 """Start jobs: choose the model, name the files, build and check the graph, submit it."""
 
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from comfy_mcp.engines.selection import Selected
 from comfy_mcp.generation.fallback import Fallback
 from comfy_mcp.generation.named_files import NamedFiles
 from comfy_mcp.generation.picture_sizes import SizeOf, sizes_of
-from comfy_mcp.generation.requests import RANDOM_SEED, AnimationRequest, ImageRequest
+from comfy_mcp.generation.requests import AnimationRequest, ImageRequest, drawn_seed
 from comfy_mcp.graph_inputs import check_names, with_inputs
 from comfy_mcp.jobs.jobs import Jobs
 from comfy_mcp.jobs.live import JobState
@@ -35,8 +34,6 @@ from comfy_mcp.workflows.problems import MOST_PROBLEMS
 from comfy_mcp.workflows.video_settings import VideoSettings
 from mcp_toolserver.errors import BackendUnavailable, InvalidArguments
 
-# Of ComfyUI's 2**64, those that a program reads back exactly even where JSON's numbers are doubles, as in JavaScript.
-_SEEDS = 2**53
 EMBEDDED_PIXELS = 32
 _MOST_SENTENCES = 10
 
@@ -84,7 +81,7 @@ class Generation:
 
     async def _by_diffusers(self, request: ImageRequest, why: str) -> JobState:
         job_id = str(uuid4())
-        ordered = await self._fallback.order(request, _seed(request.seed), _file_prefix(job_id), why)
+        ordered = await self._fallback.order(request, drawn_seed(request.seed), _file_prefix(job_id), why)
         return await self._start(
             "generate-image",
             job_id,
@@ -111,7 +108,7 @@ class Generation:
             GenerationRequest(
                 prompt=request.prompt,
                 checkpoint=base.model,
-                seed=_seed(request.seed),
+                seed=drawn_seed(request.seed),
                 negative_prompt=request.negative_prompt,
                 loras=loras,
                 width=request.width,
@@ -154,7 +151,7 @@ class Generation:
         built = build_video(
             VideoRequest(
                 checkpoint=base.model,
-                seed=_seed(request.seed),
+                seed=drawn_seed(request.seed),
                 prompt=request.prompt,
                 negative_prompt=request.negative_prompt,
                 input_image=request.input_image,
@@ -293,10 +290,6 @@ def _check_engine(wanted: str | None, selected: Selected) -> None:
 def _file_prefix(job_id: str) -> str:
     # Names of its own keep the address of a picture true after the output folder was cleared.
     return f"loraloop_{job_id[:8]}"
-
-
-def _seed(asked: int) -> int:
-    return secrets.randbelow(_SEEDS) if asked == RANDOM_SEED else asked
 
 
 def _joined(said: Iterable[Iterable[str]]) -> list[str]:

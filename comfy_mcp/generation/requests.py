@@ -1,5 +1,6 @@
 """What a caller asks for, as the tools hand it on: names as people write them, and a seed of -1 for any."""
 
+import secrets
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -7,6 +8,13 @@ from comfy_mcp.workflows import Hires
 from comfy_mcp.workflows.recipes import ImageRecipe
 
 RANDOM_SEED = -1
+# Of ComfyUI's 2**64, those that a program reads back exactly even where JSON's numbers are doubles, as in JavaScript.
+_SEEDS = 2**53
+
+
+def drawn_seed(asked: int) -> int:
+    """Return the seed that was asked for, or one that is drawn for `RANDOM_SEED`."""
+    return secrets.randbelow(_SEEDS) if asked == RANDOM_SEED else asked
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,16 @@ from typing import Any, ClassVar, Literal
 from anyio import to_thread
 from pydantic import AliasChoices, Field
 
+from comfy_mcp.generation.requests import RANDOM_SEED, drawn_seed
 from comfy_mcp.workflow_checks import WorkflowChecks
+from comfy_mcp.workflows.graphs import Graph
 from comfy_mcp.workflows.mermaid import to_mermaid
 from comfy_mcp.workflows.problems import MOST_PROBLEMS, has_errors
 from comfy_mcp.workflows.templates import Template, find_template, get_template, list_templates
-from mcp_toolserver.errors import InvalidArguments, closest
+from mcp_toolserver.errors import BackendUnavailable, InvalidArguments, closest, shown
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
+
+_FIXED_LISTS = frozenset({"sampler", "scheduler"})
 
 
 class ValidateWorkflow(Arguments):
@@ -105,6 +109,7 @@ class WorkflowGraph(Result):
     family: str = Field(description="family of models that it is for")
     parameters: list[WorkflowParameter] = Field(description="what can be set, with the defaults")
     workflow: dict[str, Any] = Field(description="the graph in API format, for execute-workflow")
+    warnings: list[str] = Field(description="what is doubtful about the values that were given")
     mermaid: str = Field(description="the graph as a Mermaid flow chart")
 
 
@@ -136,9 +141,45 @@ def workflow_tools(checks: WorkflowChecks) -> list[AnyTool]:
         found = [_summary(template) for template in templates if args.family in {None, template.family}]
         return WorkflowList(workflows=found, total=len(found))
 
+    async def doubts(template: Template, given: Mapping[str, Any], graph: Graph) -> list[str]:
+        """Refuse what cannot run of the given values, and return what else is said of them.
+
+        A file that is not there yet may come before the graph is run. Without an engine there is nothing to compare.
+        """
+        try:
+            problems = (await checks.check(graph)).problems
+        except BackendUnavailable:
+            return []
+        places = {
+            place: parameter.name
+            for parameter in template.parameters
+            if parameter.name in given
+            for place in parameter.sets
+        }
+        told = [(places[at], each) for each in problems if (at := (each.node_id or "", each.input or "")) in places]
+        for name, problem in told:
+            may_come = problem.code == "value_not_in_list" and name not in _FIXED_LISTS
+            if problem.severity == "error" and not may_come:
+                raise InvalidArguments(
+                    f"Argument `parameters.{name}` is {shown(given[name])}. {problem.message}",
+                    hint=f"The closest valid value is {problem.closest_matches[0]}."
+                    if problem.closest_matches
+                    else "Give another value, or leave it out.",
+                    details={
+                        "field": f"parameters.{name}",
+                        "value": given[name],
+                        "closest_matches": list(problem.closest_matches),
+                    },
+                )
+        return list(dict.fromkeys(problem.message for _, problem in told))
+
     async def get(args: GetWorkflow, call: Call) -> WorkflowGraph:
         template = await to_thread.run_sync(find_template, args.name)
-        graph = get_template(template.name, args.parameters)
+        given = dict(args.parameters)
+        if given.get("seed") == RANDOM_SEED:
+            given["seed"] = drawn_seed(RANDOM_SEED)
+        graph = get_template(template.name, given)
+        warnings = await doubts(template, given, graph)
         return WorkflowGraph(
             name=template.name,
             title=template.title,
@@ -149,6 +190,7 @@ def workflow_tools(checks: WorkflowChecks) -> list[AnyTool]:
                 for parameter in template.parameters
             ],
             workflow=graph,
+            warnings=warnings,
             mermaid=to_mermaid(graph),
         )
 

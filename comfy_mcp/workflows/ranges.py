@@ -1,7 +1,7 @@
 """The bounds of every number that a caller may give, and the refusal of one outside."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from comfy_mcp.workflows.requests import MAX_SEED, GenerationRequest, LoraUse, VideoRequest
 from mcp_toolserver.errors import InvalidArguments
@@ -10,13 +10,45 @@ SIDE_PIXELS = (64, 8192)
 VIDEO_SIDE_PIXELS = (256, 1920)
 STEPS = (1, 150)
 CFG = (1.0, 30.0)
+GUIDANCE = (1.0, 10.0)
 STRENGTH = (0.0, 2.0)
 BATCH = (1, 20)
 HIRES_SCALE = (1.05, 4.0)
 FRAMES = (1, 1025)
 FPS = (1, 120)
+FRACTION = (0.0, 1.0)
 # A side must be a whole number of latent cells of 8 pixels.
 CELL_PIXELS = 8
+
+
+# Of a template's parameters, whatever its model; the model's own bounds may be narrower.
+_PARAMETERS: Mapping[str, tuple[float, float]] = {
+    "seed": (0, MAX_SEED),
+    "steps": STEPS,
+    "hires_steps": STEPS,
+    "batch_size": BATCH,
+    "frames": FRAMES,
+    "fps": FPS,
+    "width": SIDE_PIXELS,
+    "height": SIDE_PIXELS,
+    "cfg_scale": CFG,
+    "guidance": GUIDANCE,
+    "denoise": FRACTION,
+    "hires_denoise": FRACTION,
+    "hires_scale": HIRES_SCALE,
+    "lora_strength": STRENGTH,
+    "lora_strength_clip": STRENGTH,
+    "controlnet_strength": STRENGTH,
+}
+
+
+def check_parameter(name: str, value: float) -> None:
+    """Raise InvalidArguments for a template's parameter that is out of its bounds; one without bounds passes."""
+    bounds = _PARAMETERS.get(name)
+    if bounds is not None:
+        within(f"parameters.{name}", value, bounds)
+    if name in {"width", "height"}:
+        _on_cells(f"parameters.{name}", int(value))
 
 
 def check_image(request: GenerationRequest, guidance: tuple[float, float]) -> None:
@@ -28,16 +60,16 @@ def check_image(request: GenerationRequest, guidance: tuple[float, float]) -> No
     _side("height", request.height)
     within("cfg_scale", request.cfg_scale, CFG)
     within("guidance", request.guidance, guidance)
-    within("denoise", request.denoise, (0.0, 1.0))
+    within("denoise", request.denoise, FRACTION)
     _check_loras(request.loras)
     if request.hires is not None:
         within("hires.scale", request.hires.scale, HIRES_SCALE)
-        within("hires.denoise", request.hires.denoise, (0.0, 1.0))
+        within("hires.denoise", request.hires.denoise, FRACTION)
         whole("hires.steps", request.hires.steps, STEPS)
     if request.controlnet is not None:
         within("controlnet.strength", request.controlnet.strength, STRENGTH)
-        within("controlnet.start", request.controlnet.start, (0.0, 1.0))
-        within("controlnet.end", request.controlnet.end, (0.0, 1.0))
+        within("controlnet.start", request.controlnet.start, FRACTION)
+        within("controlnet.end", request.controlnet.end, FRACTION)
         if request.controlnet.start >= request.controlnet.end:
             raise refusal(
                 "controlnet.end", request.controlnet.end, f"must be after `start` ({request.controlnet.start})", 1.0
@@ -53,7 +85,7 @@ def check_video(request: VideoRequest) -> None:
     whole("fps", request.fps, FPS)
     whole("steps", request.steps, STEPS)
     within("cfg_scale", request.cfg_scale, CFG)
-    within("motion_strength", request.motion_strength, (0.0, 1.0))
+    within("motion_strength", request.motion_strength, FRACTION)
     _check_loras(request.loras)
 
 
@@ -94,6 +126,11 @@ def _check_loras(loras: Iterable[LoraUse]) -> None:
 
 def _side(field: str, pixels: int | None) -> None:
     whole(field, pixels, SIDE_PIXELS)
-    if pixels is not None and pixels % CELL_PIXELS:
+    if pixels is not None:
+        _on_cells(field, pixels)
+
+
+def _on_cells(field: str, pixels: int) -> None:
+    if pixels % CELL_PIXELS:
         nearest = round(pixels / CELL_PIXELS) * CELL_PIXELS
         raise refusal(field, pixels, f"must be a multiple of {CELL_PIXELS} pixels", nearest)

@@ -17,9 +17,12 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from comfy_mcp.workflows.drawn_templates import drawn_templates
 from comfy_mcp.workflows.graphs import Graph
-from mcp_toolserver.errors import InvalidArguments, NotFound, closest
+from comfy_mcp.workflows.ranges import check_parameter
+from mcp_toolserver.errors import InvalidArguments, NotFound, closest, shown
 
 Value = str | int | float | bool
 _WORDS: Mapping[type, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
@@ -91,7 +94,8 @@ def find_template(name: str) -> Template:
 def get_template(name: str, parameters: Mapping[str, Any] | None = None) -> Graph:
     """Return the graph of a template with the given parameters set.
 
-    Raises NotFound for an unknown name, and InvalidArguments for an unknown parameter or a value of another type.
+    Raises NotFound for an unknown name, and InvalidArguments for an unknown parameter, a value of another type, or
+    one out of its bounds.
     """
     template = find_template(name)
     known = {parameter.name: parameter for parameter in template.parameters}
@@ -100,8 +104,11 @@ def get_template(name: str, parameters: Mapping[str, Any] | None = None) -> Grap
         parameter = known.get(given)
         if parameter is None:
             raise _unknown_parameter(template, given, known)
+        checked = _typed(parameter, value)
+        if not isinstance(checked, str):
+            check_parameter(given, checked)
         for node_id, field in parameter.sets:
-            graph[node_id]["inputs"][field] = _typed(parameter, value)
+            graph[node_id]["inputs"][field] = checked
     return graph
 
 
@@ -116,14 +123,16 @@ def _unknown_parameter(template: Template, given: str, known: Mapping[str, Param
 
 
 def _typed(parameter: Parameter, value: Any) -> Value:
+    """Return the value as the type of its default, read as leniently as the arguments of tools are: "64" is 64."""
     kind = type(parameter.default)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
     # `bool` is an `int` to Python, and never a number of steps to a caller.
-    if type(value) is kind:
-        return value
+    if isinstance(value, bool) is (kind is bool):
+        try:
+            return TypeAdapter(kind).validate_python(value)
+        except ValidationError:
+            pass
     raise InvalidArguments(
-        f"Parameter `{parameter.name}` is {value!r}; it takes {_WORDS[kind]}.",
+        f"Parameter `{parameter.name}` is {shown(value)}; it takes {_WORDS[kind]}.",
         hint=f"Its default is {parameter.default!r}.",
         details={"field": f"parameters.{parameter.name}", "default": parameter.default},
     )

@@ -314,18 +314,20 @@ def _place(path: tuple[int | str, ...], arguments: Mapping[str, Any]) -> tuple[i
     place: list[int | str] = []
     node: Any = arguments
     for part in path:
-        sent: object = node
-        if _is_json_text(sent):
-            with suppress(ValueError):
-                node = _parsed(sent)
         if isinstance(node, Mapping):
-            node = cast(Mapping[str, Any], node).get(str(part))
+            node = _opened(cast(Mapping[str, Any], node).get(str(part)))
         elif isinstance(node, list) and isinstance(part, int):
-            node = cast(list[Any], node)[part]
+            node = _opened(cast(list[Any], node)[part])
         else:
             continue
         place.append(part)
     return tuple(place)
+
+
+def _opened(value: Any) -> Any:
+    with suppress(ValueError):
+        return _parsed(value) if _is_json_text(value) else value
+    return value
 
 
 def _reason(detail: ErrorDetails) -> str:

@@ -8,7 +8,7 @@ import pytest
 from comfy_mcp.workflows import GenerationRequest, Graph, LoraUse, build
 from comfy_mcp.workflows.image_recipes import IMAGE_RECIPES
 from comfy_mcp.workflows.mermaid import to_mermaid
-from comfy_mcp.workflows.templates import Template, find_template, get_template, list_templates
+from comfy_mcp.workflows.templates import Parameter, Template, find_template, get_template, list_templates
 from comfy_mcp.workflows.video_recipes import VIDEO_RECIPES
 from mcp_toolserver.errors import InvalidArguments, NotFound
 
@@ -40,6 +40,15 @@ def filled(template: Template) -> Graph:
     return get_template(template.name, {name: file for name, file in files.items() if name in known})
 
 
+def another(parameter: Parameter) -> Any:
+    """Return a value that is valid too."""
+    if isinstance(parameter.default, str):
+        return f"{parameter.default} changed"
+    if isinstance(parameter.default, int):
+        return parameter.default + 8
+    return parameter.default + 1 if parameter.name in {"cfg_scale", "guidance"} else parameter.default * 0.9
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_template_runs_once_its_files_are_named(name: str) -> None:
     template = find_template(name)
@@ -56,7 +65,7 @@ def test_every_parameter_sets_what_it_says_and_nothing_else(name: str) -> None:
     assert template.family in {*IMAGE_RECIPES, *(recipe.family for recipe in VIDEO_RECIPES.values())}
     for parameter in template.parameters:
         assert parameter.description
-        other: Any = f"{parameter.default} changed" if isinstance(parameter.default, str) else parameter.default + 1
+        other = another(parameter)
         graph = get_template(name, {parameter.name: other})
         expected = copy.deepcopy(template.graph)
         for node_id, field in parameter.sets:
@@ -96,8 +105,8 @@ def test_an_unknown_parameter_is_refused_with_the_closest() -> None:
 @pytest.mark.parametrize(
     ("parameter", "value", "words"),
     [
-        ("steps", "20", "a whole number"),
-        ("steps", 20.0, "a whole number"),
+        ("steps", "many", "a whole number"),
+        ("steps", 20.5, "a whole number"),
         ("steps", True, "a whole number"),
         ("guidance", None, "a number"),
         ("prompt", 5, "a text"),
@@ -107,6 +116,29 @@ def test_an_unknown_parameter_is_refused_with_the_closest() -> None:
 def test_a_value_of_another_type_is_refused(parameter: str, value: Any, words: str) -> None:
     with pytest.raises(InvalidArguments, match=f"`{parameter}` is .* it takes {words}"):
         get_template("flux-lora-txt2img", {parameter: value})
+
+
+@pytest.mark.parametrize(("value", "read"), [("20", 20), (20.0, 20), (" 20 ", 20)])
+def test_a_number_is_read_as_generate_image_reads_it(value: Any, read: int) -> None:
+    assert get_template("flux-lora-txt2img", {"steps": value})["7"]["inputs"]["steps"] == read
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "nearest"),
+    [
+        ("steps", -1, 1),
+        ("seed", -2, 0),
+        ("guidance", 100, 10.0),
+        ("lora_strength", -3, 0.0),
+        ("lora_strength", float("nan"), None),
+        ("width", 100, 96),
+        ("width", "9000", 8192),
+    ],
+)
+def test_a_number_out_of_bounds_is_refused_with_the_closest(parameter: str, value: Any, nearest: float | None) -> None:
+    with pytest.raises(InvalidArguments, match=rf"Argument `parameters\.{parameter}`") as refused:
+        get_template("flux-lora-txt2img", {parameter: value})
+    assert refused.value.details["closest"] == nearest
 
 
 def test_a_whole_number_does_for_a_number() -> None:

@@ -186,6 +186,25 @@ async def test_a_workflow_comes_filled_and_drawn_and_valid() -> None:
     assert (await validate(graph))["problems"] == []
 
 
+async def test_a_sampler_that_the_server_lacks_is_refused_and_a_file_is_warned_of() -> None:
+    box = toolbox(Server())
+    with pytest.raises(InvalidArguments, match=r"`parameters\.sampler` is 'eulr'") as refused:
+        await box.call("get-workflow", {"name": "flux-txt2img", "parameters": {"sampler": "eulr"}}, Call())
+    assert refused.value.hint == "The closest valid value is euler."
+    parameters = {"checkpoint": "nope.safetensors"}
+    answer = await box.call("get-workflow", {"name": "flux-txt2img", "parameters": parameters}, Call())
+    assert ["nope.safetensors" in warning for warning in answer["warnings"]] == [True]
+    assert (await box.call("get-workflow", {"name": "flux-txt2img"}, Call()))["warnings"] == []
+
+
+async def test_the_seed_that_means_any_is_drawn() -> None:
+    box = toolbox(Server())
+    asked = {"name": "flux-txt2img", "parameters": {"seed": -1}}
+    seeds = [(await box.call("get-workflow", asked, Call()))["workflow"]["6"]["inputs"]["seed"] for _ in range(2)]
+    assert min(seeds) >= 0
+    assert seeds[0] != seeds[1]
+
+
 async def test_an_unknown_workflow_is_refused_with_the_closest() -> None:
     with pytest.raises(NotFound) as refused:
         await toolbox(Server()).call("get-workflow", {"name": "flux-lora"}, Call())
