@@ -204,8 +204,8 @@ def _walk_one(folder: str, prefix: str, above: _Above, found: dict[str, LoraFile
     inner: list[tuple[str, str, _Above]] = []
     beside = {name: entry for name, entry in entries.items() if name.endswith(_SIDECAR_ENDS)}
     for name, entry in entries.items():
-        if name.endswith(".safetensors") or _extension(name) in _LISTED:
-            if _is_file(entry) and prefix + name not in found:
+        if (name.endswith(".safetensors") or _extension(name) in _LISTED) and _is_file(entry):
+            if prefix + name not in found:
                 file = _file(prefix + name, entry, beside)
                 if file is not None:
                     found[prefix + name] = file

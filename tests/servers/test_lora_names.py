@@ -150,6 +150,12 @@ async def test_folders_are_listed_at_any_depth(tus: Tus, lora: bytes) -> None:
     assert names == ["cat.safetensors", "d/" * 1500 + "x.safetensors"]
 
 
+async def test_a_folder_may_be_called_as_a_lora_is(tus: Tus, lora: bytes) -> None:
+    await tus.tool("upload-lora", filename="v1.safetensors/x.safetensors", content=b64(lora))
+    names = [each["name"] for each in (await tus.tool("list-loras"))["loras"]]
+    assert names == ["v1.safetensors/x.safetensors"]
+
+
 async def test_a_deleted_lora_takes_its_empty_folders_along(tus: Tus, lora: bytes, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tus.folder / "linked").symlink_to(tmp_path / "elsewhere")
