@@ -28,7 +28,7 @@ from comfy_mcp.loras.loras import LoraLibrary
 from comfy_mcp.loras.names import accepted_name
 from comfy_mcp.loras.uploads import LoraUploads
 from mcp_toolserver.errors import Conflict, Internal, NotFound, ToolError
-from mcp_toolserver.files import make_folder
+from mcp_toolserver.files import make_folder, sha256_of_file
 from mcp_toolserver.retries import Patience, patiently
 from mcp_toolserver.tools import Report, unheard
 from mcp_toolserver.uploads.digests import DigestMismatch
@@ -123,7 +123,7 @@ class Imports:
             job.note()
             there = await self._there(name, model)
             if there is not None:
-                job.already_there = True
+                job.already_there = job.is_compared = True
                 return await self._library.with_listing(there)
             await self._library.accept(name, overwrite=job.wanted.overwrite, size_bytes=model.size_bytes)
             try:
@@ -188,15 +188,19 @@ class Imports:
         await to_thread.run_sync(_make_ready, work)
         try:
             way = await to_thread.run_sync(partial(place, model.path, part, model.etag, link_safe=model.link_safe))
-            if way is None or (way == "link" and not await self._still_safe(model)):
+            if way is None:
                 return None
-            job.method, job.received_bytes = way, model.size_bytes
+            # These are the source's own bytes: there is nothing to compare, unless the caller knows what they must be.
+            sha256 = await _compared(part, job) if job.wanted.sha256 is not None else None
+            if way == "link" and not await self._still_safe(model):
+                return None
+            job.method, job.received_bytes, job.is_compared = way, model.size_bytes, sha256 is not None
             return await self._library.install(
                 part,
                 name,
                 overwrite=job.wanted.overwrite,
                 metadata=self._said_of(model),
-                sha256=model.sha256,
+                sha256=sha256,
             )
         finally:
             await to_thread.run_sync(partial(part.unlink, missing_ok=True))
@@ -233,6 +237,7 @@ class Imports:
                 raise SourceChanged from None
             await self._uploads.abort(upload_id)
             raise
+        job.is_compared = done.receipt.checksum_verified
         return done.lora
 
     async def _take(self, job: Import, upload_id: str, source: Callable[[int], AsyncGenerator[bytes]]) -> None:
@@ -265,6 +270,23 @@ class Imports:
     def _said_of(self, model: PeerModel) -> dict[str, Any]:
         source = {"server": self._peer.url, "model_path": model.model_path}
         return {"source": source, "training_config": model.training_config}
+
+
+async def _compared(part: Path, job: Import) -> str:
+    """Return the sha256 of what is to be installed; raises DigestMismatch where the caller gave another."""
+
+    async def read(done: float, /, total: float | None = None, message: str | None = None) -> None:
+        job.received_bytes = int(done)
+        job.note()
+
+    actual = await sha256_of_file(part, read)
+    if actual != job.wanted.sha256:
+        raise DigestMismatch(
+            f"`{job.wanted.model_path}` has another sha256 than the caller gave, and than aitk_mcp says.",
+            hint="The file was written over: train or export it anew, or look into the log of aitk_mcp.",
+            details={"expected_sha256": job.wanted.sha256, "actual_sha256": actual},
+        )
+    return actual
 
 
 def _no_way(model: PeerModel, way: Choice, *, is_here: bool) -> Conflict:

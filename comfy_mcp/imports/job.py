@@ -31,7 +31,10 @@ class Wanted:
 
 @dataclass(slots=True)
 class Import:
-    """One import: how far it is, and how it ended; `upload_id` is the upload that its bytes go through."""
+    """One import: how far it is, and how it ended; `upload_id` is the upload that its bytes go through.
+
+    `is_compared`: the bytes were read on this side, and have the digest that was given.
+    """
 
     wanted: Wanted
     caller: str | None
@@ -42,6 +45,7 @@ class Import:
     received_bytes: int = 0
     lora: LoraInfo | None = None
     already_there: bool = False
+    is_compared: bool = False
     seconds: float | None = None
     error: ToolError | None = None
     changed: anyio.Event = field(default_factory=anyio.Event)

@@ -23,7 +23,7 @@ from lora_files.describe import describe_file
 from lora_files.hashes import hashes_of
 from lora_files.header import BadSafetensors, read_header
 from mcp_toolserver.errors import Forbidden, InvalidArguments, NotFound, ToolError
-from mcp_toolserver.files import publish, require_free_path, write_file_atomically
+from mcp_toolserver.files import publish, require_free_path, sha256_of_file, write_file_atomically
 from mcp_toolserver.tools import Report, unheard
 
 WORK_FOLDER = ".uploads"
@@ -243,6 +243,8 @@ class LoraLibrary:
         if name in before and not overwrite:
             raise taken(name)
         said = await to_thread.run_sync(describe_file, part)
+        # There it cannot be read again.
+        sha256 = sha256 or await sha256_of_file(part)
         stored = await remote.send(part, name, overwrite=overwrite)
         file = (await remote.files()).get(stored) or LoraFile(stored, "", None, None, "", remote=True)
         # Its bytes were here, so that more is known of it than ComfyUI would show.

@@ -19,8 +19,8 @@ from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
 
 
 class ImportLora(Arguments):
-    """Bring a trained LoRA from aitk_mcp into ComfyUI's loras folder, checked by its digest: the one call that is
-    needed after a training. On one disk it is there at once; else its bytes are fetched, and a broken fetch goes on
+    """Bring a trained LoRA from aitk_mcp into ComfyUI's loras folder: the one call that is needed after a training.
+    On one disk it is there at once; else its bytes are fetched and checked by their digest, and a broken fetch goes on
     where it stopped when the same call is made again. Instead of `model_path`, `url` takes a file from the web."""
 
     classic_mistakes: ClassVar[Mapping[str, str]] = {
@@ -72,8 +72,14 @@ class LoraImported(Result):
     upload_id: str | None = Field(
         description="The upload that its bytes go through, for upload-lora-chunked-status and -abort; null without one."
     )
-    sha256: str | None = Field(description="Digest of the file in hex; null while it is not known.")
-    checksum_verified: bool = Field(description="Whether the bytes here are known to have the source's digest.")
+    sha256: str | None = Field(
+        description="Digest of the file in hex; where a link was not compared, as aitk_mcp tells it. Null while it is "
+        "not known."
+    )
+    checksum_verified: bool = Field(
+        description="Whether the bytes here were read and have the digest that the caller or aitk_mcp gave. A link is "
+        "compared only with the caller's: its bytes are those of aitk_mcp's own file."
+    )
     seconds: float | None = Field(description="How long it took; null while it is under way, and for a download.")
     lora: LoraDetails | None = Field(
         description="The LoRA, as `get-lora-info` describes it; null while it is not there."
@@ -151,7 +157,7 @@ def _imported(job: Import) -> LoraImported:
         total_bytes=model.size_bytes if model else None,
         upload_id=job.upload_id,
         sha256=model.sha256 if model else None,
-        checksum_verified=lora is not None,
+        checksum_verified=lora is not None and job.is_compared,
         seconds=job.seconds,
         lora=details_of(lora) if lora else None,
         listed=lora.listed if lora else None,

@@ -1,4 +1,4 @@
-"""Imports: how fast comfy_mcp brings a LoRA from aitk_mcp, checked by its digest, durable and published."""
+"""Imports: how fast comfy_mcp brings a LoRA from aitk_mcp, durable and published."""
 
 import hashlib
 import os
@@ -23,7 +23,8 @@ LINKED_MS, LINKED_UNKNOWN_MS = 20.0, 100.0
 async def rows(bench: Bench) -> list[Row]:
     """Measure a pull over HTTP and a copy beside copying the file on the disk, and links beside their bounds.
 
-    Both sides of the first two end with bytes that are on the disk and whose sha256 was computed.
+    Both sides of the first two end with bytes that are on the disk and whose sha256 was computed. For a link, aitk_mcp
+    tells the digest of its own file, which is the file that is linked.
     """
     aitk_url = await bench.aitk_url()
     async with httpx.AsyncClient(timeout=120) as client:
@@ -69,7 +70,7 @@ class _Importer:
         await self._bring("copy")
 
     async def link_known(self) -> None:
-        """Import by a link, of a file whose digest was computed before."""
+        """Import by a link, of a file whose digest aitk_mcp knows."""
         await self._bring("link")
 
     async def link_unknown(self) -> None:

@@ -15,6 +15,7 @@ from comfy_mcp.imports.placing import place
 from mcp_toolserver.errors import Conflict
 from mcp_toolserver.files import etag_of
 from mcp_toolserver.tools import Call
+from mcp_toolserver.uploads.digests import DigestMismatch
 from tests.servers.importing import (
     Pair,
     Serve,
@@ -88,11 +89,15 @@ def test_another_file_system_is_no_way(tmp_path: Path) -> None:
 
 
 class Changeable:
-    """An aitk_mcp that allows a link at first, and has begun a training when it is asked again."""
+    """An aitk_mcp that allows a link at first, and has begun a training when it is asked again.
 
-    def __init__(self, path: Path, *answers: bool) -> None:
+    `sha256` is what it tells of the file, be it true or not.
+    """
+
+    def __init__(self, path: Path, *answers: bool, sha256: str | None = None) -> None:
         self._path = path
         self._answers = list(answers)
+        self._sha256 = sha256
 
     def app(self) -> Starlette:
         """Return the server."""
@@ -110,7 +115,7 @@ class Changeable:
             "filename": "cat.safetensors",
             "path": str(self._path),
             "size": state.st_size,
-            "sha256": sha256(self._path.read_bytes()),
+            "sha256": self._sha256 or sha256(self._path.read_bytes()),
             "etag": etag_of(state),
             "link_safe": self._answers.pop(0),
             "training_config": None,
@@ -131,6 +136,26 @@ async def test_where_a_training_may_write_the_file_is_copied(
     assert source.stat().st_nlink == 1
     source.write_bytes(bytes(len(LORA)))
     assert (tmp_path / "loras" / "cat.safetensors").read_bytes() == LORA
+
+
+async def test_the_digest_of_a_link_is_a_word_until_it_is_compared(tmp_path: Path, serve: Serve) -> None:
+    source = save_model(tmp_path / "output", LORA)
+    (tmp_path / "loras").mkdir()
+    url, wrong = serve(Changeable(source, *[True] * 4, sha256="ab" * 32).app()), "ab" * 32
+    async with importing(tmp_path / "loras", url, tmp_path / "cache.sqlite") as tools:
+        with pytest.raises(DigestMismatch) as caught:
+            await tools.call("import-lora", {"model_path": "cat", "sha256": wrong}, Call())
+        assert caught.value.details == {"expected_sha256": wrong, "actual_sha256": sha256(LORA)}
+        assert [each.name for each in (tmp_path / "loras").rglob("*") if each.is_file()] == []
+        told = await tools.call("import-lora", {"model_path": "cat"}, Call())
+        assert (told["checksum_verified"], told["lora"]["sha256"]) == (False, None)
+        assert (await tools.call("get-lora-info", {"lora_name": "cat.safetensors"}, Call()))["sha256"] == sha256(LORA)
+
+
+async def test_a_link_is_compared_with_the_digest_that_the_caller_gives(pair: Pair) -> None:
+    told = await pair.bring(method="link", sha256=sha256(LORA))
+    assert (told["checksum_verified"], told["lora"]["sha256"]) == (True, sha256(LORA))
+    assert told["received_bytes"] == len(LORA)
 
 
 async def test_a_link_alone_is_refused_where_it_is_not_safe(tmp_path: Path, serve: Serve) -> None:
