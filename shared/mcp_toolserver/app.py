@@ -80,6 +80,7 @@ def door_policy(settings: ServerSettings) -> DoorPolicy:
         max_body_bytes=settings.max_body_bytes,
         # Uploads go to disk as they come, and each has announced its size.
         unbounded_paths={tus.PATH: None},
+        env_prefix=settings.model_config.get("env_prefix", ""),
     )
 
 

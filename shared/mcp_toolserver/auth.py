@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import anyio
 from pydantic import SecretStr
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +20,9 @@ from mcp_toolserver.settings import LOOPBACK_HOSTS
 
 log = logging.getLogger(__name__)
 
+# How much of a body that is too large is read all the same, and for how long.
+_DROPPED_BYTES = 64 * 1024 * 1024
+_DROPPED_S = 10.0
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -27,7 +31,8 @@ class DoorPolicy:
     """Who may call, and how much they may send.
 
     `allowed_hosts` are Host names without port; `*` stands for any. `unbounded_paths` maps a path prefix to its own
-    limit in bytes for the body (None: no limit), for routes that stream to disk.
+    limit in bytes for the body (None: no limit), for routes that stream to disk. `env_prefix` begins the names of the
+    server's settings.
     """
 
     token: SecretStr | None = None
@@ -35,6 +40,7 @@ class DoorPolicy:
     allowed_origins: tuple[str, ...] = ()
     max_body_bytes: int = 8 * 1024 * 1024
     unbounded_paths: Mapping[str, int | None] = field(default_factory=dict[str, int | None])
+    env_prefix: str = ""
 
     def body_limit(self, path: str) -> int | None:
         """Return the limit in bytes for a request to `path`, or None."""
@@ -42,6 +48,17 @@ class DoorPolicy:
             if path == prefix or path.startswith(prefix.rstrip("/") + "/"):
                 return limit
         return self.max_body_bytes
+
+    def too_large(self, limit: int) -> TooLarge:
+        """Return the refusal of a body over `limit` bytes."""
+        setting = f"{self.env_prefix}MAX_BODY_BYTES"
+        streamed = next((prefix for prefix, most in self.unbounded_paths.items() if most is None), None)
+        by_tus = f"Files that this server takes by tus go to `{streamed}`, at any size. " if streamed else ""
+        return TooLarge(
+            f"The request is larger than {limit} bytes.",
+            hint=f"{by_tus}Anything else, such as a picture in base64, must be smaller, or {setting} larger.",
+            details={"max_body_bytes": limit, "setting": setting},
+        )
 
     def check(self, headers: Headers) -> None:
         """Raise Forbidden or Unauthorized when the caller may not come in."""
@@ -54,7 +71,8 @@ class DoorPolicy:
         if "*" not in self.allowed_hosts and name not in self.allowed_hosts:
             raise Forbidden(
                 f"This server does not answer to the Host name `{name}`.",
-                hint=f"Call it as {self.allowed_hosts[0]}, or add `{name}` to the setting ALLOWED_HOSTS.",
+                hint=f"Call it as {self.allowed_hosts[0]}, or add `{name}` to the setting "
+                f"{self.env_prefix}ALLOWED_HOSTS.",
                 details={"host": host, "allowed_hosts": list(self.allowed_hosts)},
             )
 
@@ -67,7 +85,7 @@ class DoorPolicy:
         if not same_origin and not loopback:
             raise Forbidden(
                 f"Pages from `{origin}` may not call this server.",
-                hint=f"Add `{origin}` to the setting …_ALLOWED_ORIGINS of this server if you trust it.",
+                hint=f"Add `{origin}` to the setting {self.env_prefix}ALLOWED_ORIGINS of this server if you trust it.",
                 details={"origin": origin},
             )
 
@@ -111,7 +129,7 @@ class Guard:
 
         try:
             self._policy.check(headers)
-            await self._app(scope, self._counted(scope, headers, receive), send_with_id)
+            await self._app(scope, await self._counted(scope, headers, receive), send_with_id)
         except ToolError as error:
             if status or scope["type"] != "http":
                 raise
@@ -123,13 +141,16 @@ class Guard:
                 extra={"path": scope["path"], "status": status, "ms": milliseconds, "request_id": request_id},
             )
 
-    def _counted(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
+    async def _counted(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         limit = self._policy.body_limit(scope["path"])
         if limit is None:
             return receive
         declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > limit:
-            raise _too_large(limit)
+            # Who asks whether to send at all is told before.
+            if headers.get("expect", "").lower() != "100-continue":
+                await _drop_body(receive)
+            raise self._policy.too_large(limit)
         seen = 0
 
         async def counted() -> Message:
@@ -137,18 +158,23 @@ class Guard:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > limit:
-                raise _too_large(limit)
+                if message.get("more_body"):
+                    await _drop_body(receive)
+                raise self._policy.too_large(limit)
             return message
 
         return counted
 
 
-def _too_large(limit: int) -> TooLarge:
-    return TooLarge(
-        f"The request is larger than {limit} bytes.",
-        hint="Send large files in parts (`upload-lora-chunked-start`), or raise the setting MAX_BODY_BYTES.",
-        details={"max_body_bytes": limit},
-    )
+async def _drop_body(receive: Receive) -> None:
+    """Read a body to its end, within bounds: most callers read no answer before they have sent everything."""
+    dropped = 0
+    with anyio.move_on_after(_DROPPED_S):
+        while dropped < _DROPPED_BYTES:
+            message = await receive()
+            dropped += len(message.get("body", b""))
+            if not message.get("more_body"):
+                return
 
 
 def _without_port(host: str) -> str:

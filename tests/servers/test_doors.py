@@ -2,9 +2,11 @@
 
 import json
 import os
+import socket
 import sys
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from starlette.types import ASGIApp
 
 from mcp_toolserver.app import create_server_app
 from mcp_toolserver.auth import DoorPolicy
+from tests.conftest import server_process
 from tests.fakes.toy_server import SERVER
 
 Serve = Callable[[ASGIApp], str]
@@ -223,6 +226,28 @@ async def test_a_body_past_the_limit_is_413(serve: Serve, path: str, chunked: bo
         headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
         answer = await client.post(path, content=content, headers=headers)
     assert answer.status_code in ((404, 413) if chunked and path == "/nowhere" else (413,))
+
+
+def test_the_refusal_of_a_large_body_reaches_who_sends_all_of_it_first(tmp_path: Path) -> None:
+    with server_process("comfy_mcp", "--data-dir", str(tmp_path), "--backend", "embedded") as (_, address):
+        url = httpx.URL(address)
+        with closing(HTTPConnection(url.host, url.port, timeout=30)) as connection:
+            connection.request("POST", "/mcp/tool", bytes(20_000_000), {"Connection": "close"})
+            answer = connection.getresponse()
+            error = json.loads(answer.read())["error"]
+    assert answer.status == 413
+    assert "COMFY_MCP_MAX_BODY_BYTES" in error["hint"]
+    assert "`/uploads`" in error["hint"]
+    assert "lora" not in error["hint"].lower()
+
+
+def test_who_asks_before_sending_is_refused_at_once(serve: Serve) -> None:
+    url = httpx.URL(serve(create_server_app(SERVER, DoorPolicy(max_body_bytes=100_000))))
+    with socket.create_connection((url.host, url.port), timeout=5) as connection:
+        connection.sendall(
+            b"POST /mcp/tool HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert connection.recv(4096).startswith(b"HTTP/1.1 413")
 
 
 async def test_wrong_addresses_and_methods_are_explained(url: str) -> None:
