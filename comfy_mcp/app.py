@@ -143,7 +143,11 @@ def assemble(settings: ComfySettings) -> Assembled:
     base_models = BaseModels(models, folders)
     lora_checks = LoraChecks(library, models, folders)
     checks = WorkflowChecks(
-        comfyui.object_info, _architecture_teller(library), base_models.certain_family, lora_checks.fits
+        comfyui.object_info,
+        _architecture_teller(library),
+        base_models.certain_family,
+        lora_fit=lora_checks.fit,
+        problem=folders.problem,
     )
     fallback = Fallback(
         diffusers,
@@ -182,7 +186,7 @@ def assemble(settings: ComfySettings) -> Assembled:
                 *generation_tools(generation, jobs, images),
                 *job_tools(jobs, images),
                 *image_workflow_tools(images),
-                *model_tools(models, comfyui),
+                *model_tools(models, folders, comfyui),
                 *model_file_tools(TipBook(models, folders, library), downloads, models, library, shelf_of),
                 *system_tools(system),
             ]

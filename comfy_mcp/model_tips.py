@@ -63,6 +63,9 @@ class TipBook:
         if not guess.certain:
             guess = family_of(name, (await self._models.sizes(kind)).get(name), header)
         recipe = recipe_named(guess.variant)
+        problem = await self._folders.problem(kind, name)
+        if problem is not None:
+            warnings = (*warnings, f"`{name}` cannot be loaded. {problem}")
         return ModelTips(
             name=name,
             type=kind,

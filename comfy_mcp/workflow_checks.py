@@ -8,12 +8,12 @@ from typing import Protocol
 from anyio import to_thread
 
 from comfy_mcp.workflows.check import check
-from comfy_mcp.workflows.check_families import named_models
 from comfy_mcp.workflows.convert import convert, is_ui_graph, unwrapped
-from comfy_mcp.workflows.families import family_of_architecture, lora_fits
 from comfy_mcp.workflows.graphs import Graph, is_object
+from comfy_mcp.workflows.named_models import named_models
 from comfy_mcp.workflows.problems import Problem
 from comfy_mcp.workflows.specs import ObjectInfo
+from lora_files.fit import Fit
 
 # Lists of files grow and nodes get installed after /object_info was last read.
 _MAY_BE_STALE = frozenset({"value_not_in_list", "missing_node_type"})
@@ -21,8 +21,11 @@ _MAY_BE_STALE = frozenset({"value_not_in_list", "missing_node_type"})
 TellArchitecture = Callable[[str], Awaitable[str | None]]
 """Return the architecture of a file that a loader's list has, or None where its header is out of reach."""
 
-CompareLayers = Callable[[str, str], Awaitable[bool]]
-"""Tell whether all layers of a LoRA find their place in a checkpoint; False where a header is out of reach."""
+TellFit = Callable[[str, str], Awaitable[Fit | None]]
+"""Return how a LoRA fits a checkpoint, or None where one of their headers is out of reach."""
+
+TellProblem = Callable[[str, str], Awaitable[str | None]]
+"""Say why no loader can read a file, by its kind and its name, or None where nothing is known against it."""
 
 
 class ReadObjectInfo(Protocol):
@@ -41,19 +44,22 @@ class CheckedWorkflow:
 
 
 class WorkflowChecks:
-    """Check graphs, with the architectures of the LoRAs and checkpoints that they name."""
+    """Check graphs, with what the headers of the files say that they name."""
 
     def __init__(
         self,
         object_info: ReadObjectInfo,
         lora_architecture: TellArchitecture,
         checkpoint_family: TellArchitecture,
-        lora_finds_its_place: CompareLayers,
+        *,
+        lora_fit: TellFit,
+        problem: TellProblem,
     ) -> None:
         self._object_info = object_info
         self._lora_architecture = lora_architecture
         self._checkpoint_family = checkpoint_family
-        self._lora_finds_its_place = lora_finds_its_place
+        self._lora_fit = lora_fit
+        self._problem = problem
 
     async def check(self, workflow: object) -> CheckedWorkflow:
         """Return a workflow as a graph with its problems; a list or class that lacks something is read again first."""
@@ -74,31 +80,22 @@ class WorkflowChecks:
             if obstacles:
                 return CheckedWorkflow(graph=None, converted=False, problems=tuple(obstacles))
         named = named_models(graph, object_info)
-        loras = await _told(named.loras, self._lora_architecture)
-        checkpoints = await _told(named.checkpoints, self._checkpoint_family)
+        fits = {use: await self._lora_fit(*use) for use in sorted(named.uses)}
+        faults = {file: await self._problem(*file) for file in sorted(named.files)}
         problems = await to_thread.run_sync(
             partial(
                 check,
                 graph,
                 object_info,
-                loras,
-                checkpoints,
-                await self._fitting(loras, checkpoints),
+                await _told(named.loras, self._lora_architecture),
+                await _told(named.checkpoints, self._checkpoint_family),
+                lora_fits={use: fit for use, fit in fits.items() if fit is not None},
+                unreadable={file: fault for file, fault in faults.items() if fault is not None},
             )
         )
         return CheckedWorkflow(
             graph=dict(graph) if is_object(graph) else None, converted=is_page, problems=tuple(problems)
         )
-
-    async def _fitting(self, loras: Mapping[str, str], checkpoints: Mapping[str, str]) -> set[tuple[str, str]]:
-        """Compare layers where the families differ: a LoRA of few layers can look like one for another model."""
-        return {
-            (lora, checkpoint)
-            for lora, architecture in loras.items()
-            for checkpoint, family in checkpoints.items()
-            if not lora_fits(family_of_architecture(architecture) or family, family)
-            and await self._lora_finds_its_place(lora, checkpoint)
-        }
 
 
 async def _told(names: frozenset[str], tell: TellArchitecture) -> Mapping[str, str]:

@@ -22,6 +22,7 @@ from comfy_mcp.workflows import (
     BuiltGraph,
     GenerationRequest,
     Graph,
+    LoraUse,
     Problem,
     VideoRequest,
     build,
@@ -36,6 +37,8 @@ from mcp_toolserver.errors import BackendUnavailable, InvalidArguments
 
 EMBEDDED_PIXELS = 32
 _MOST_SENTENCES = 10
+# Faults of a graph that are those of a value which the caller named.
+_ARGUMENT_FAULTS = frozenset({"value_not_in_list", "model_unreadable", "lora_architecture", "lora_no_effect"})
 
 _CONVERTED = "The workflow was converted from the form that ComfyUI's page saves; its seeds are those saved in it."
 
@@ -132,7 +135,8 @@ class Generation:
             ),
             base.variant,
         )
-        graph, doubts = _runnable(await self._checks.check(built.graph), _arguments(request))
+        arguments = {base.name: "checkpoint", **_lora_arguments(loras), **_arguments(request)}
+        graph, doubts = _runnable(await self._checks.check(built.graph), arguments)
         said = (base.warnings, built.warnings, lora_warnings, upscale_warnings, control_warnings, doubts)
         warnings = [*_joined(said), *_honest(selected, *_size_of(built, request))]
         return await self._start(
@@ -168,7 +172,11 @@ class Generation:
             ),
             base.variant,
         )
-        arguments = {request.input_image or "": "input_image"}
+        arguments = {
+            base.name: "video_model",
+            **_lora_arguments(loras),
+            **({request.input_image: "input_image"} if request.input_image else {}),
+        }
         graph, doubts = _runnable(await self._checks.check(built.graph), arguments)
         warnings = _joined((base.warnings, built.warnings, lora_warnings, doubts))
         state = await self._start(
@@ -229,9 +237,10 @@ def _runnable(checked: CheckedWorkflow, arguments: Mapping[str, str] | None = No
     for problem in errors:
         value = inputs_of((checked.graph or {}).get(problem.node_id or "")).get(problem.input or "")
         field = (arguments or {}).get(value) if isinstance(value, str) else None
-        if problem.code == "value_not_in_list" and field is not None:
+        if problem.code in _ARGUMENT_FAULTS and field is not None:
+            lacks = ", which ComfyUI does not have" if problem.code == "value_not_in_list" else ""
             raise InvalidArguments(
-                f"Argument `{field}` is {value!r}, which ComfyUI does not have. {_sentence(problem.message)}",
+                f"Argument `{field}` is {value!r}{lacks}. {_sentence(problem.message)}",
                 hint=f"Nothing was queued. Correct `{field}`.",
                 details={
                     "field": field,
@@ -274,6 +283,10 @@ def _arguments(request: ImageRequest) -> dict[str, str]:
         **{f"reference_images.{index}": image for index, image in enumerate(request.reference_images)},
     }
     return {value: argument for argument, value in named.items() if value}
+
+
+def _lora_arguments(loras: Iterable[LoraUse]) -> dict[str, str]:
+    return {lora.name: f"loras.{index}.name" for index, lora in enumerate(loras)}
 
 
 def _check_engine(wanted: str | None, selected: Selected) -> None:

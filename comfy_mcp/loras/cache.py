@@ -14,7 +14,7 @@ from lora_files.describe import LoraDescription, LoraSaid
 
 log = logging.getLogger(__name__)
 
-_VERSION = 2
+_VERSION = 3
 """To be raised when descriptions change: a cache of another version is dropped."""
 
 _CREATE = """

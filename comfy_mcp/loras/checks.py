@@ -8,10 +8,10 @@ from comfy_mcp.loras.info import LoraInfo
 from comfy_mcp.loras.loras import LoraLibrary
 from comfy_mcp.loras.remote import out_of_reach
 from comfy_mcp.models.folders import ModelFolders
-from comfy_mcp.models.models import CHECKPOINTS, DIFFUSION_MODELS, Models, find_name
+from comfy_mcp.models.models import CHECKPOINTS, DIFFUSION_MODELS, LORAS, Models, find_name
 from lora_files.fit import Fit, check_fit
 from lora_files.header import read_header
-from mcp_toolserver.errors import InvalidArguments, ToolError
+from mcp_toolserver.errors import InvalidArguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +60,18 @@ class LoraChecks:
         fit = check_fit(await to_thread.run_sync(read_header, lora.path), header)
         return LoraCheck(lora, name, fit, _in_words(lora, fit))
 
-    async def fits(self, lora_name: str, checkpoint: str) -> bool:
-        """Tell whether every layer of a LoRA finds its place; False where the two cannot be compared."""
-        try:
-            return (await self.check(lora_name, checkpoint)).fit.verdict == "fits"
-        except ToolError:
-            return False
+    async def fit(self, lora_name: str, checkpoint: str) -> Fit | None:
+        """Compare two files by the names that their loaders have; None where a header cannot be read here."""
+        lora = await self._folders.header(LORAS, lora_name)
+        model = None
+        for kind in (CHECKPOINTS, DIFFUSION_MODELS) if lora is not None else ():
+            model = model or await self._folders.header(kind, checkpoint)
+        return None if lora is None or model is None else await to_thread.run_sync(check_fit, lora, model)
 
 
 def _in_words(lora: LoraInfo, fit: Fit) -> str:
+    if not fit.is_lora:
+        return "It will have no effect on the picture: none of its tensors is named as a LoRA's."
     if not fit.layers:
         return "It changes text encoders alone: whether it fits depends on the CLIP model that the workflow loads."
     if fit.verdict == "unknown":
@@ -86,4 +89,6 @@ def _in_words(lora: LoraInfo, fit: Fit) -> str:
         return f"It works in part: {effect}."
     others = lora.architecture != fit.checkpoint_architecture
     cause = f" It is for {lora.architecture}, the checkpoint is {fit.checkpoint_architecture}." if others else ""
+    if fit.text_encoder_layers:
+        return f"Nothing but its text encoder layers can have an effect: {effect}.{cause}"
     return f"It will have no effect on the picture: {effect}.{cause}"

@@ -1,6 +1,6 @@
 """Choose the model that a picture or a video starts from: a checkpoint, or a diffusion model and what goes with it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +13,7 @@ from comfy_mcp.workflows.parts import CLIP_VISION, VAE, Slot, pick
 from comfy_mcp.workflows.recipes import Recipe, VideoRecipe
 from comfy_mcp.workflows.video_recipes import VIDEO_RECIPES, image_recipe, video_recipe
 from lora_files.header import SafetensorsHeader
-from mcp_toolserver.errors import NotFound
+from mcp_toolserver.errors import InvalidArguments, NotFound
 
 Makes = Literal["images", "videos"]
 
@@ -50,7 +50,8 @@ class BaseModels:
 
         Raises NotFound with the closest names, where ComfyUI has no such model at all, and where the files that go with
         the model are missing; InvalidArguments for a model that makes something else, or has no graph. Without a name,
-        `reads_image` leaves out a video model that was made for the other beginning.
+        `reads_image` leaves out a video model that was made for the other beginning. A file that no loader can read is
+        passed over, and refused by InvalidArguments where it was named.
         """
         field = _FIELDS[makes]
         checkpoints = await self._models.names(CHECKPOINTS)
@@ -58,10 +59,13 @@ class BaseModels:
         if wanted is not None:
             name = find_name(wanted, (*checkpoints, *parts), field=field, what="checkpoint")
             renamed = (f"`{field}` {wanted} was taken for `{name}`.",) if name != wanted else ()
+            problem = await self._folders.problem(_kind_of(name, checkpoints), name)
+            if problem is not None:
+                raise _unreadable(field, name, problem)
         else:
-            name = _best((*checkpoints, *parts), makes, reads_image=reads_image)
-            renamed = ()
-        kind = CHECKPOINTS if name in checkpoints else DIFFUSION_MODELS
+            fitting = _fitting((*checkpoints, *parts), makes, reads_image=reads_image)
+            name, renamed = await self._first_readable(fitting, checkpoints, field)
+        kind = _kind_of(name, checkpoints)
         header = await self._folders.header(kind, name)
         guess = await self._family(kind, name, header)
         # A model of the other kind is refused as such, before files that it would need are missed.
@@ -78,6 +82,19 @@ class BaseModels:
                 guess = family_of(name, None, header)
                 return guess.family if guess.found_by == "header" else None
         return None
+
+    async def _first_readable(
+        self, fitting: Sequence[str], checkpoints: Sequence[str], field: str
+    ) -> tuple[str, tuple[str, ...]]:
+        problems: dict[str, str] = {}
+        for name in fitting:
+            problem = await self._folders.problem(_kind_of(name, checkpoints), name)
+            if problem is None:
+                return name, tuple(
+                    f"`{each}` was passed over: it cannot be loaded. {problems[each]}" for each in problems
+                )
+            problems[name] = problem
+        raise _unreadable(field, *next(iter(problems.items())))
 
     async def _family(self, kind: str, name: str, header: SafetensorsHeader | None) -> FamilyGuess:
         guess = family_of(name, None, header)
@@ -106,7 +123,21 @@ class BaseModels:
         )
 
 
-def _best(names: tuple[str, ...], makes: Makes, *, reads_image: bool | None) -> str:
+def _kind_of(name: str, checkpoints: Sequence[str]) -> str:
+    return CHECKPOINTS if name in checkpoints else DIFFUSION_MODELS
+
+
+def _unreadable(field: str, name: str, problem: str) -> InvalidArguments:
+    return InvalidArguments(
+        f"Argument `{field}` is `{name}`, a file that cannot be loaded. {problem}",
+        hint="Nothing was queued. Get the file anew where it came from, or name another; `list-models` has a `problem` "
+        "for each that cannot be loaded.",
+        details={"field": field, "value": name, "problem": problem},
+    )
+
+
+def _fitting(names: tuple[str, ...], makes: Makes, *, reads_image: bool | None) -> list[str]:
+    """Return the models that have a graph, the best first; raises NotFound where there is none."""
     guesses = {name: family_of(name) for name in names}
     if makes == "videos":
         fitting = [name for name in names if guesses[name].variant in VIDEO_RECIPES]
@@ -117,7 +148,7 @@ def _best(names: tuple[str, ...], makes: Makes, *, reads_image: bool | None) -> 
         fitting = [name for name in names if "txt2img" in _modes(guesses[name])]
         fitting.sort(key=lambda name: (guesses[name].family != FLUX, guesses[name].variant != FLUX))
     if fitting:
-        return fitting[0]
+        return fitting
     folders = "models/checkpoints or models/diffusion_models"
     if makes == "videos":
         raise NotFound(

@@ -1,6 +1,6 @@
 """Find the models folders of the running engine on this machine's own disk, and tell where it reads others."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -10,9 +10,10 @@ from anyio import to_thread
 from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.engines.comfyui_http import is_loopback
 from comfy_mcp.engines.selection import Selected
+from comfy_mcp.models.headers import Headers
 from comfy_mcp.models.layout import EXTRA_PATHS, layout_of
 from comfy_mcp.models.models import LORAS
-from lora_files.header import BadSafetensors, SafetensorsHeader, read_header
+from lora_files.header import BadSafetensors, SafetensorsHeader
 from mcp_toolserver.errors import ToolError
 
 # ComfyUI learns its folders at its start: it need not be asked at each call, and is asked again soon after a restart.
@@ -47,6 +48,7 @@ class ModelFolders:
         self._selected = selected
         self._comfyui_dir = comfyui_dir
         self._embedded_dir = embedded_dir
+        self._headers = Headers()
         self._told: dict[tuple[str, str], tuple[float, Place]] = {}
 
     async def of(self, kind: str) -> tuple[Path, ...]:
@@ -82,7 +84,31 @@ class ModelFolders:
     async def header(self, kind: str, name: str) -> SafetensorsHeader | None:
         """Return the header of a model that lies on this disk, or None where it does not or is no safetensors file."""
         folders = await self.of(kind)
-        return await to_thread.run_sync(_header, folders, name) if folders else None
+        return await to_thread.run_sync(self._header, folders, name) if folders else None
+
+    async def header_at(self, path: Path) -> SafetensorsHeader:
+        """Return the header of a file on this disk; raises BadSafetensors, and OSError as open() does."""
+        return await to_thread.run_sync(self._headers.read, path)
+
+    async def problem(self, kind: str, name: str) -> str | None:
+        """Say why no loader can read a model, or None where nothing is known against it."""
+        return (await self.problems(kind, [name])).get(name)
+
+    async def problems(self, kind: str, names: Sequence[str]) -> Mapping[str, str]:
+        """Say why no loader can read models of one kind, by name; those without a known problem are left out."""
+        folders = await self.of(kind)
+        return await to_thread.run_sync(self._problems, folders, names) if folders and names else {}
+
+    def _header(self, folders: tuple[Path, ...], name: str) -> SafetensorsHeader | None:
+        path = _file(folders, name)
+        try:
+            return self._headers.read(path) if path else None
+        except (BadSafetensors, OSError):
+            return None
+
+    def _problems(self, folders: tuple[Path, ...], names: Sequence[str]) -> Mapping[str, str]:
+        found = {name: self._headers.problem(path) for name in names if (path := _file(folders, name))}
+        return {name: problem for name, problem in found.items() if problem is not None}
 
     async def _compared(self, kind: str, url: str) -> Place:
         if self._comfyui_dir is None:
@@ -151,12 +177,5 @@ def _really_there(told: list[Path], listed: tuple[str, ...]) -> tuple[Path, ...]
     return folders if all(any((folder / name).exists() for folder in folders) for name in listed) else ()
 
 
-def _header(folders: tuple[Path, ...], name: str) -> SafetensorsHeader | None:
-    for folder in folders:
-        path = folder / name
-        if path.is_file():
-            try:
-                return read_header(path)
-            except (BadSafetensors, OSError):
-                return None
-    return None
+def _file(folders: tuple[Path, ...], name: str) -> Path | None:
+    return next((path for folder in folders if (path := folder / name).is_file()), None)

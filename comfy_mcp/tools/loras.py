@@ -108,7 +108,7 @@ class LoraDetails(Result):
     trigger_words: list[str] = Field(description="Words that call its subject in a prompt.")
     tags: dict[str, int] = Field(description="Frequent caption tags with their counts.")
     training: Training | None = Field(description="How it was trained, as far as the file tells.")
-    loader: str | None = Field(description="Node to load it with: LoraLoader or LoraLoaderModelOnly.")
+    loader: str | None = Field(description="Node to load it with: LoraLoader or LoraLoaderModelOnly; null if no LoRA.")
     suggested_strength: float | None = Field(description="A strength to begin with.")
     warnings: list[str] = Field(description="What may go wrong with it.")
     metadata: dict[str, str] = Field(description="The file's metadata, as it stands there.")

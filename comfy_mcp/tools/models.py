@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 from pydantic import AliasChoices, Field
 
 from comfy_mcp.engines.comfyui import ComfyUI
-from comfy_mcp.models.models import Models
+from comfy_mcp.models.folders import ModelFolders
+from comfy_mcp.models.models import LORAS, ModelFile, Models
 from mcp_toolserver.errors import NotFound, closest
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
 
@@ -42,6 +43,7 @@ class Model(Result):
     family: str | None = Field(
         description="family by name, else by its layers or size, for checkpoints and diffusion models"
     )
+    problem: str | None = Field(default=None, description="why it cannot be loaded; of LoRAs, `list-loras` says it")
 
 
 class ModelList(Result):
@@ -59,16 +61,25 @@ class ObjectInfo(Result):
     node_classes: list[str] = Field(description="names of all classes; empty when one was asked for")
 
 
-def model_tools(models: Models, comfyui: ComfyUI) -> list[AnyTool]:
+def model_tools(models: Models, folders: ModelFolders, comfyui: ComfyUI) -> list[AnyTool]:
     """Return the tools that list models and node classes."""
 
     async def list_models(args: ListModels, call: Call) -> ModelList:
         found = await models.of_type(args.type)
+        names: dict[str, list[str]] = {}
+        for model in found:
+            names.setdefault(model.type, []).append(model.name)
+        # LoRAs may be ten thousand: `list-loras` remembers what it read of them.
+        problems = {kind: await folders.problems(kind, names[kind]) for kind in names if kind != LORAS}
+
+        def shown(model: ModelFile) -> Model:
+            problem = problems.get(model.type, {}).get(model.name)
+            # What a file is called says nothing once it is known to be something else.
+            family = model.family if problem is None else None
+            return Model(name=model.name, type=model.type, size_bytes=model.size_bytes, family=family, problem=problem)
+
         return ModelList(
-            models=[
-                Model(name=model.name, type=model.type, size_bytes=model.size_bytes, family=model.family)
-                for model in found
-            ],
+            models=[shown(model) for model in found],
             total=len(found),
         )
 

@@ -8,7 +8,7 @@ check ── form      not an object, saved for the page, no nodes
       └─ families  the rules of FLUX, a LoRA for another family                  check_families
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -18,8 +18,10 @@ from comfy_mcp.workflows.check_inputs import input_problems
 from comfy_mcp.workflows.check_links import cycle_problems
 from comfy_mcp.workflows.convert import is_ui_graph
 from comfy_mcp.workflows.graphs import class_of, is_object
+from comfy_mcp.workflows.named_models import NamedFile, unreadable_problems
 from comfy_mcp.workflows.problems import Problem, problem_at
 from comfy_mcp.workflows.specs import NodeSpec, ObjectInfo, spec_of
+from lora_files.fit import Fit
 from mcp_toolserver.errors import closest, shown
 
 
@@ -28,14 +30,16 @@ def check(
     object_info: ObjectInfo,
     lora_architectures: Mapping[str, str] | None = None,
     checkpoint_families: Mapping[str, str] | None = None,
-    fitting: Collection[tuple[str, str]] = (),
+    *,
+    lora_fits: Mapping[tuple[str, str], Fit] | None = None,
+    unreadable: Mapping[NamedFile, str] | None = None,
 ) -> list[Problem]:
     """Return every problem of an API-format graph, errors first, each kind in the order of the nodes.
 
     `object_info` is what the server that will run the graph answers at /object_info. `lora_architectures` and
     `checkpoint_families` map file names, as the loaders' lists have them, to architectures; a checkpoint that is not
-    among them is judged by its name, and a LoRA that is not, passes. `fitting` holds each (LoRA, checkpoint) whose
-    layers were compared and found, whatever their architectures are called.
+    among them is judged by its name, and a LoRA that is not, passes. `lora_fits` has how LoRAs fit checkpoints, by both
+    names; `unreadable` says why no loader can read a file.
     """
     formless = _form_problems(graph)
     if formless or not is_object(graph):
@@ -52,7 +56,8 @@ def check(
     problems += input_problems(graph, specs)
     problems += cycle_problems(graph)
     problems += flow_problems(graph, specs)
-    problems += family_problems(graph, lora_architectures or {}, checkpoint_families or {}, fitting)
+    problems += unreadable_problems(graph, object_info, unreadable or {})
+    problems += family_problems(graph, lora_architectures or {}, checkpoint_families or {}, lora_fits or {})
     problems = weigh(problems, graph, specs)
     return sorted(problems, key=lambda problem: problem.severity != "error")
 

@@ -2,73 +2,78 @@
 
 import re
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from comfy_mcp.workflows.families import FLUX, family_of, family_of_architecture, lora_fits, title_of
-from comfy_mcp.workflows.graphs import class_of, inputs_of, is_object, link_of
+from comfy_mcp.workflows.graphs import class_of, inputs_of, link_of
 from comfy_mcp.workflows.image_recipes import IMAGE_RECIPES
 from comfy_mcp.workflows.problems import Problem, problem_at
 from comfy_mcp.workflows.recipes import ImageRecipe
-from comfy_mcp.workflows.specs import ObjectInfo, spec_of
 from comfy_mcp.workflows.variants import variant_of
+from lora_files.fit import Fit
 from mcp_toolserver.errors import closest
 
 _MODEL_NAMES = ("ckpt_name", "unet_name")
+# ComfyUI's own loaders: what a loader of others makes of a LoRA is not known.
+_LORA_LOADERS = frozenset({"LoraLoader", "LoraLoaderModelOnly"})
 # Nodes that put a guidance value into the conditioning themselves, or take it out on purpose.
 _GUIDED = frozenset({"FluxGuidance", "CLIPTextEncodeFlux", "FluxDisableGuidance"})
 _PROMPT_INPUTS = ("positive", "conditioning")
-
-
-@dataclass(frozen=True, kw_only=True)
-class NamedModels:
-    """Name the model files that a graph loads, as far as the server has them."""
-
-    loras: frozenset[str]
-    checkpoints: frozenset[str]
-
-
-def named_models(graph: object, object_info: ObjectInfo) -> NamedModels:
-    """Return the files that a graph names and that the loaders' lists have, for their architectures to be looked up."""
-    found: dict[str, set[str]] = {"lora_name": set(), **{field: set() for field in _MODEL_NAMES}}
-    for node in graph.values() if is_object(graph) else ():
-        spec = spec_of(object_info, class_of(node))
-        for field, names in found.items():
-            name, listed = inputs_of(node).get(field), spec.takes(field) if spec else None
-            if isinstance(name, str) and listed is not None and name in (listed.options or ()):
-                names.add(name)
-    return NamedModels(
-        loras=frozenset(found["lora_name"]),
-        checkpoints=frozenset(name for field in _MODEL_NAMES for name in found[field]),
-    )
 
 
 def family_problems(
     graph: Mapping[str, Any],
     lora_architectures: Mapping[str, str],
     checkpoint_families: Mapping[str, str],
-    fitting: Collection[tuple[str, str]] = (),
+    layer_fits: Mapping[tuple[str, str], Fit],
 ) -> list[Problem]:
-    """Return what the models of a graph forbid; a model of an unknown family forbids nothing, and no `fitting` LoRA."""
+    """Return what the models of a graph forbid; a model whose family is unknown forbids nothing.
+
+    `layer_fits` has how LoRAs fit checkpoints, by both names, as far as both headers can be read: one whose layers are
+    all found there is right, whatever its family is called.
+    """
     problems: list[Problem] = []
     judged: set[str] = set()
+    for node_id, chain, name in _uses(graph):
+        family = _family(name, checkpoint_families)
+        if family == FLUX:
+            problems += _flux_problems(graph, node_id, graph[node_id], name)
+        for lora_id in chain:
+            lora_name = inputs_of(graph[lora_id]).get("lora_name")
+            if lora_id in judged or not isinstance(lora_name, str):
+                continue
+            judged.add(lora_id)
+            fit = layer_fits.get((lora_name, name))
+            if fit is not None and fit.verdict == "fits":
+                # A LoRA of few layers can look like one for another model.
+                continue
+            others = [] if family is None else list(_lora_problems(graph, lora_id, name, family, lora_architectures))
+            problems += others or ([] if fit is None else _fit_problems(graph, lora_id, name, fit))
+    return problems
+
+
+def lora_uses(graph: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Return which LoRAs are put on which checkpoints, by the names that stand in a graph."""
+    return {
+        (lora_name, name)
+        for _, chain, name in _uses(graph)
+        for lora_id in chain
+        if isinstance(lora_name := inputs_of(graph[lora_id]).get("lora_name"), str)
+    }
+
+
+def _uses(graph: Mapping[str, Any]) -> Iterator[tuple[str, list[str], str]]:
+    """Yield each node that uses a model up (a sampler, or the guider of the separate sampling nodes), the nodes that
+    the model comes through, and its name.
+    """
     for node_id, node in graph.items():
-        # Each place where a model is used up: a sampler, or the guider of the separate sampling nodes.
         if link_of(inputs_of(node).get("model")) is None or not any(name in inputs_of(node) for name in _PROMPT_INPUTS):
             continue
         chain = _chain(graph, node_id, "model")
         name = _model_name(graph, chain)
-        family = None if name is None else _family(name, checkpoint_families)
-        if family is None or name is None:
-            continue
-        if family == FLUX:
-            problems += _flux_problems(graph, node_id, node, name)
-        for lora_id in chain:
-            if lora_id not in judged and (inputs_of(graph[lora_id]).get("lora_name"), name) not in fitting:
-                judged.add(lora_id)
-                problems += _lora_problems(graph, lora_id, name, family, lora_architectures)
-    return problems
+        if name is not None:
+            yield node_id, chain, name
 
 
 def _family(name: str, checkpoint_families: Mapping[str, str]) -> str | None:
@@ -191,6 +196,40 @@ def _lora_problems(
         field="lora_name",
         matches=closest(str(name), fitting) or fitting[:3],
     )
+
+
+def _fit_problems(graph: Mapping[str, Any], node_id: str, model_name: str, fit: Fit) -> Iterator[Problem]:
+    node = graph[node_id]
+    name = inputs_of(node)["lora_name"]
+    lost = fit.layers - fit.matched
+    if fit.verdict not in {"partly", "does_not_fit"}:
+        return
+    code = "lora_partly_unused"
+    if not fit.is_lora:
+        code, fault = "lora_no_effect", f"{name!r} holds no layer of a LoRA: loading it as one has no effect."
+    elif fit.has_no_effect:
+        code = "lora_no_effect"
+        fault = (
+            f"the LoRA {name!r} has no effect on {model_name!r}: none of its {fit.layers} layers is found there in its "
+            f"shape ({_first_lost(fit)}). ComfyUI would run without it, and say so in its log alone. Use a LoRA for "
+            "this checkpoint, or the checkpoint that it is made for."
+        )
+    else:
+        rest = "its text encoder layers alone remain" if not fit.matched else "the others work"
+        fault = (
+            f"of the LoRA {name!r}, {lost} of {fit.layers} layers are left out on {model_name!r} "
+            f"({_first_lost(fit)}); {rest}."
+        )
+    is_certain = code == "lora_no_effect" and class_of(node) in _LORA_LOADERS
+    yield problem_at(node_id, node, code, fault, field="lora_name", severity="error" if is_certain else "warning")
+
+
+def _first_lost(fit: Fit) -> str:
+    if fit.mismatched:
+        first = fit.mismatched[0]
+        (rows, columns), (own_rows, own_columns) = first.lora, first.checkpoint
+        return f"{first.layer[:120]} is {rows} x {columns}, and {own_rows} x {own_columns} in the checkpoint"
+    return f"the checkpoint has no {fit.not_found[0][:120]}"
 
 
 def _chain(graph: Mapping[str, Any], node_id: str, entry: str) -> list[str]:

@@ -50,8 +50,10 @@ class LoraDescription(LoraSaid):
 
     network: LoraNetwork = Field(description="Kind, rank, alpha, data type and extent.")
     key_format: str = Field(description="Naming of its layers: kohya, diffusers, peft, comfyui, onetrainer, lycoris, …")
-    loader: str = Field(description="The ComfyUI node to load it with: LoraLoader or LoraLoaderModelOnly.")
-    suggested_strength: float = Field(description="A strength to begin with.")
+    loader: str | None = Field(
+        description="The ComfyUI node to load it with: LoraLoader or LoraLoaderModelOnly; null for what is no LoRA."
+    )
+    suggested_strength: float | None = Field(description="A strength to begin with; null for a file that is no LoRA.")
     warnings: list[str] = Field(default_factory=list, description="What may go wrong with it.")
 
 
@@ -88,8 +90,8 @@ def describe_lora(header: SafetensorsHeader, alphas: Iterable[float] = ()) -> Lo
         trigger_words=trigger_words_of(metadata),
         tags=tags_of(metadata),
         training=training_of(metadata),
-        loader="LoraLoader" if network.text_encoder else "LoraLoaderModelOnly",
-        suggested_strength=0.8 if detection.architecture in _GENTLE else 1.0,
+        loader=_loader(network) if network.layers else None,
+        suggested_strength=_strength(detection) if network.layers else None,
         warnings=list(_warnings(network, detection, alphas, metadata)),
         metadata=dict(metadata),
     )
@@ -106,6 +108,14 @@ def describe_metadata(metadata: Mapping[str, str]) -> LoraSaid:
         training=training_of(metadata),
         metadata=dict(metadata),
     )
+
+
+def _loader(network: Network) -> str:
+    return "LoraLoader" if network.text_encoder else "LoraLoaderModelOnly"
+
+
+def _strength(detection: Detection) -> float:
+    return 0.8 if detection.architecture in _GENTLE else 1.0
 
 
 def _base_model(metadata: Mapping[str, str], detection: Detection) -> str | None:

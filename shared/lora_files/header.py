@@ -66,9 +66,12 @@ class TensorInfo(NamedTuple):
     end: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SafetensorsHeader:
-    """What a file says before its tensors; `header_bytes` counts the eight bytes of the length too."""
+    """What a file says before its tensors; `header_bytes` counts the eight bytes of the length too.
+
+    Two readings are never equal, so that what one comes to can be remembered by it.
+    """
 
     tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -25,7 +25,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Generator[EngineUnderTes
         (loras / "people").mkdir(parents=True, exist_ok=True)
         tags = '{"cats": {"zxqtoken cat": 12}}'
         (loras / "people" / "Anna Style.safetensors").write_bytes(strong_lora(1, {"ss_tag_frequency": tags}))
-        (loras / "half.safetensors").write_bytes(strong_lora(2)[:5000])
+        (loras / "half.pt").write_bytes(strong_lora(2)[:5000])
         yield running
 
 
@@ -305,7 +305,7 @@ async def test_a_job_that_fails_is_an_error_with_its_reason(engine: EngineUnderT
         broken = graph()
         broken["9"] = {
             "class_type": "LoraLoaderModelOnly",
-            "inputs": {"model": ["1", 0], "lora_name": "half.safetensors", "strength_model": 1.0},
+            "inputs": {"model": ["1", 0], "lora_name": "half.pt", "strength_model": 1.0},
         }
         broken["6"]["inputs"]["model"] = ["9", 0]
         with pytest.raises(BackendRejected) as refused:

@@ -156,3 +156,24 @@ def test_leaves_text_encoder_layers_to_the_clip_model() -> None:
 
 def test_does_not_judge_a_checkpoint_that_it_does_not_know() -> None:
     assert check_fit(lora(FLUX_AI_TOOLKIT), header({"strange.0.q.weight": (8, 8)})).verdict == "unknown"
+
+
+def test_packed_weights_have_no_shape_to_compare() -> None:
+    halved = {
+        name: info._replace(dtype="U8", shape=(*info.shape[:-1], info.shape[-1] // 2))
+        for name, info in FLUX.tensors.items()
+    }
+    fit = check_fit(lora(FLUX_AI_TOOLKIT), SafetensorsHeader(halved))
+    assert (fit.verdict, fit.mismatched) == ("fits", ())
+
+
+def test_a_file_without_lora_layers_has_no_effect_anywhere() -> None:
+    fit = check_fit(header({"foo.bar": (4, 4)}), FLUX)
+    assert (fit.verdict, fit.is_lora, fit.has_no_effect) == ("does_not_fit", False, True)
+
+
+def test_text_encoder_layers_may_have_an_effect_where_the_others_have_none() -> None:
+    mixed = lora({"transformer.transformer_blocks.40.attn.to_q": (3072, 3072)}).tensors
+    encoder = lora({"lora_te1_text_model_encoder_layers_0_mlp_fc1": (3072, 768)}, KOHYA).tensors
+    fit = check_fit(SafetensorsHeader({**mixed, **encoder}), FLUX)
+    assert (fit.verdict, fit.text_encoder_layers, fit.has_no_effect) == ("does_not_fit", 1, False)

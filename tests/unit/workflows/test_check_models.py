@@ -8,7 +8,7 @@ import pytest
 
 import comfy_mcp.workflows
 from comfy_mcp.workflows import GenerationRequest, Graph, LoraUse, build, has_errors
-from comfy_mcp.workflows.check_families import named_models
+from comfy_mcp.workflows.named_models import named_models
 
 from .server import FLUX, LORA, SERVER, flux_graph, found, only
 

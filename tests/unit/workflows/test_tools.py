@@ -42,12 +42,13 @@ async def family_of(name: str) -> str | None:
     return FAMILIES.get(name)
 
 
-async def finds_no_place(_lora: str, _checkpoint: str) -> bool:
-    return False
+async def nothing_more(_: str, __: str) -> None:
+    """Say nothing of how files fit, and of what stands against them."""
 
 
 def toolbox(server: Server) -> Toolbox:
-    return Toolbox(workflow_tools(WorkflowChecks(server.object_info, architecture_of, family_of, finds_no_place)))
+    checks = WorkflowChecks(server.object_info, architecture_of, family_of, lora_fit=nothing_more, problem=nothing_more)
+    return Toolbox(workflow_tools(checks))
 
 
 async def validate(workflow: object, server: Server | None = None) -> dict[str, Any]:
