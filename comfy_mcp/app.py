@@ -20,6 +20,7 @@ from comfy_mcp.images import Images
 from comfy_mcp.imports.imports import Imports
 from comfy_mcp.imports.peer import AitkPeer
 from comfy_mcp.jobs.jobs import Jobs
+from comfy_mcp.jobs.servers import Servers
 from comfy_mcp.jobs.store import JobStore
 from comfy_mcp.loras.checks import LoraChecks
 from comfy_mcp.loras.info import LoraInfo
@@ -106,6 +107,7 @@ def assemble(settings: ComfySettings) -> Assembled:
     )
     jobs = Jobs(
         JobStore(settings.data_dir / "jobs.sqlite"),
+        Servers(settings.data_dir / "servers"),
         comfyui,
         selected=selection.selected,
         at=lambda url: ComfyUI(fixed(url), lost_after_s=_NO_PATIENCE_S),

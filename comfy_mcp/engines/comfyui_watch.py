@@ -32,7 +32,8 @@ class Watch:
     """Hear the events of one prompt and tell how it ended.
 
     The end is `executing {node: null}`, confirmed by /history, which has the entry by then (60 of 60 trials; at
-    `execution_success`, 45 of 60). After a lost socket the server is asked where the prompt is.
+    `execution_success`, 45 of 60). After a lost socket the server is asked where the prompt is; while it does
+    not answer, `doubt` says so.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Watch:
         self._connection = connection
         self._foreign = foreign
         self._lost_after_s = lost_after_s
+        self.doubt: str | None = None
         self._silent_since: float | None = None
         self._started = False
         self._first: int | None = None
@@ -95,7 +97,7 @@ class Watch:
             place = await self._locate(self._prompt_id)
         except ToolError as error:
             return self._unreachable(error)
-        self._silent_since = None
+        self.doubt = self._silent_since = None
         if isinstance(place, Ending):
             return place
         if place is None:
@@ -109,6 +111,10 @@ class Watch:
         now = time.monotonic()
         self._silent_since = self._silent_since or now
         if now - self._silent_since < self._lost_after_s:
+            self.doubt = (
+                f"{error.message.rstrip('.')}: the status of this job is what ComfyUI said last. The job is followed "
+                f"again once it answers, and counts as lost after {self._lost_after_s:g} seconds without an answer."
+            )
             return None
         gone = isinstance(error, BackendUnavailable)
         return Ending(

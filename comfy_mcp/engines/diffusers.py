@@ -5,7 +5,7 @@ diffusers_samplers   PURE: samplers and schedulers by their names in ComfyUI
 diffusers_orders     PURE: what was asked for, as records and pictures keep it
 diffusers_pipelines  what imports torch
 diffusers_watch      from an order to its end
-diffusers_files      the pictures on this disk, and which server renders what
+diffusers_files      the pictures on this disk
 """
 
 import logging
@@ -21,23 +21,15 @@ from anyio.abc import TaskGroup
 
 from comfy_mcp.engines.comfyui_events import Executed, Executing, Started, Step
 from comfy_mcp.engines.comfyui_history import Ending, OutputFile
-from comfy_mcp.engines.diffusers_files import (
-    claim,
-    find_input,
-    head_of,
-    is_claimed,
-    keep_input,
-    release,
-    save_pictures,
-)
+from comfy_mcp.engines.diffusers_files import find_input, head_of, keep_input, save_pictures
 from comfy_mcp.engines.diffusers_models import DiffusersModel, models_in
 from comfy_mcp.engines.diffusers_orders import NODE_CLASS, NODE_ID, PictureOrder, order_of
 from comfy_mcp.engines.diffusers_pipelines import LoraWeights, Memory, PictureRequest, memory, render
 from comfy_mcp.engines.diffusers_samplers import sampling_of
-from comfy_mcp.engines.diffusers_watch import ForeignWatch, Rendering, Watch
+from comfy_mcp.engines.diffusers_watch import LostWatch, Rendering, Watch
 from comfy_mcp.engines.port import Cancellation
 from comfy_mcp.workflows.graphs import Graph
-from mcp_toolserver.errors import Conflict, NotFound, ToolError
+from mcp_toolserver.errors import NotFound, ToolError
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +38,6 @@ DIFFUSERS: Final = "diffusers"
 _CANCEL_SETTLES_S = 10.0
 _INPUT = "input"
 _OUTPUT = "output"
-_CLAIMS = "rendering"
 
 
 class Diffusers:
@@ -94,13 +85,13 @@ class Diffusers:
         return self._memory
 
     @contextmanager
-    def watch(self, prompt_id: str, *, foreign: bool = False) -> Generator[Watch | ForeignWatch]:
+    def watch(self, prompt_id: str, *, foreign: bool = False) -> Generator[Watch | LostWatch]:
         """Listen to one prompt while the block runs.
 
-        A foreign one has failed when no server renders it: nothing is left of it, and one that ended well was recorded.
+        A foreign one has failed: it ended with its server, and one that ended well before was recorded.
         """
         if foreign:
-            yield ForeignWatch(self._home / _CLAIMS, prompt_id)
+            yield LostWatch()
             return
         rendering = self._renderings[prompt_id] = Rendering(prompt_id)
         try:
@@ -109,8 +100,6 @@ class Diffusers:
             del self._renderings[prompt_id]
             # Of what nobody follows any more, nothing would be told.
             rendering.stopping = True
-            if rendering.claim is not None and self._tasks is not None:
-                self._tasks.start_soon(self._give_up, prompt_id, rendering.claim)
 
     async def submit(self, graph: Graph, prompt_id: str) -> tuple[str, ...]:
         """Queue an order; raises NotFound for a model, LoRA or picture that is not there."""
@@ -118,24 +107,13 @@ class Diffusers:
             raise RuntimeError("the engine is not running")
         order = order_of(graph)
         model, request = await self._request_of(order)
-        rendering = self._renderings[prompt_id]
-        rendering.claim = await to_thread.run_sync(claim, self._home / _CLAIMS, prompt_id)
-        self._tasks.start_soon(self._render, rendering, order, model, request)
+        self._tasks.start_soon(self._render, self._renderings[prompt_id], order, model, request)
         return ()
 
     async def cancel(self, prompt_id: str) -> Cancellation:
-        """Stop one rendering between two steps, and return what really became of it.
-
-        Raises Conflict for one of another server, which alone can stop it.
-        """
+        """Stop one rendering between two steps, and return what really became of it."""
         rendering = self._renderings.get(prompt_id)
         if rendering is None:
-            if await to_thread.run_sync(is_claimed, self._home / _CLAIMS, prompt_id):
-                raise Conflict(
-                    f"The job `{prompt_id}` is rendered by another server on the same data folder.",
-                    hint="Cancel it there.",
-                    details={"job_id": prompt_id},
-                )
             return "unknown"
         rendering.stopping = True
         if not rendering.begun and rendering.ending is None:
@@ -163,11 +141,6 @@ class Diffusers:
     async def input_path(self, name: str, *, field: str) -> Path:
         """Return where an input picture lies; raises NotFound."""
         return await to_thread.run_sync(find_input, self._input_folders, name, field)
-
-    async def _give_up(self, prompt_id: str, handle: int) -> None:
-        # The process may go on without this server, and would keep the claim.
-        with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(release, self._home / _CLAIMS, prompt_id, handle)
 
     async def _request_of(self, order: PictureOrder) -> tuple[DiffusersModel, PictureRequest]:
         model = next((model for model in await self.models() if model.name == order.model), None)

@@ -1,7 +1,5 @@
-"""What the engine `diffusers` keeps on this disk: pictures, and claims on what it renders. All of it blocks."""
+"""The pictures that the engine `diffusers` keeps on this disk. All of it blocks."""
 
-import fcntl
-import os
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -34,36 +32,6 @@ def save_pictures(folder: Path, pictures: Sequence["Image"], order: PictureOrder
         write_now(folder / name, buffer.getvalue())
         files.append(OutputFile(NODE_ID, name, "", "output", animated=False))
     return tuple(files)
-
-
-def claim(folder: Path, prompt_id: str) -> int:
-    """Tell other servers on the folder that this one renders a prompt, until `release` or its death."""
-    make_folder(folder)
-    handle = os.open(folder / prompt_id, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return handle
-
-
-def release(folder: Path, prompt_id: str, handle: int) -> None:
-    """Give a claim up."""
-    (folder / prompt_id).unlink(missing_ok=True)
-    os.close(handle)
-
-
-def is_claimed(folder: Path, prompt_id: str) -> bool:
-    """Tell whether a server that lives renders a prompt."""
-    try:
-        handle = os.open(folder / prompt_id, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    (folder / prompt_id).unlink(missing_ok=True)
-    return False
 
 
 def head_of(path: Path, size_bytes: int) -> bytes:

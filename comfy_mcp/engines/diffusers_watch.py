@@ -1,22 +1,17 @@
-"""Follow what diffusers renders to its end, in this server or in another on the same data folder."""
+"""Follow what diffusers renders to its end."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import anyio
-from anyio import to_thread
 
 from comfy_mcp.engines.comfyui_events import JobEvent
 from comfy_mcp.engines.comfyui_history import Ending
-from comfy_mcp.engines.diffusers_files import is_claimed
 from comfy_mcp.engines.port import Heard
-
-_ANOTHER_SERVERS_JOB_S = 0.5
 
 
 @dataclass(slots=True)
 class Rendering:
-    """One order on its way: whether it has `begun` and shall stop, and its claim on this disk.
+    """One order on its way: whether it has `begun` and shall stop.
 
     `stopping` is read by the thread that renders.
     """
@@ -24,7 +19,6 @@ class Rendering:
     prompt_id: str
     stopping: bool = False
     begun: bool = False
-    claim: int | None = None
     ending: Ending | None = None
     ended: anyio.Event = field(default_factory=anyio.Event)
     events: list[JobEvent] = field(default_factory=list[JobEvent])
@@ -49,6 +43,8 @@ class Rendering:
 class Watch:
     """Listen to an order of this server."""
 
+    doubt: None = None
+
     def __init__(self, rendering: Rendering) -> None:
         self._rendering = rendering
 
@@ -65,20 +61,15 @@ class Watch:
             await news.wait()
 
 
-class ForeignWatch:
-    """Wait for an order of another server, which tells nobody how far it is."""
+class LostWatch:
+    """Tell how an order ended whose server is gone."""
 
-    def __init__(self, claims: Path, prompt_id: str) -> None:
-        self._claims = claims
-        self._prompt_id = prompt_id
+    doubt: None = None
 
     async def ended(self, heard: Heard) -> Ending:
-        """Return once no server that lives renders it."""
-        while True:
-            if not await to_thread.run_sync(is_claimed, self._claims, self._prompt_id):
-                return Ending(
-                    "failed",
-                    error="It was rendered by diffusers inside a server that ended before the job did.",
-                    details={"code": "engine_forgot"},
-                )
-            await anyio.sleep(_ANOTHER_SERVERS_JOB_S)
+        """Return at once: nothing renders it any more."""
+        return Ending(
+            "failed",
+            error="It was rendered by diffusers inside a server that ended before the job did.",
+            details={"code": "engine_forgot"},
+        )

@@ -19,6 +19,11 @@ Cancellation = Literal["cancelled", "too_late", "unknown", "asked"]
 class Watching(Protocol):
     """Listen to one prompt."""
 
+    @property
+    def doubt(self) -> str | None:
+        """Return why what was heard last may no longer be so, in words for people, or None."""
+        ...
+
     async def ended(self, heard: Heard) -> Ending:
         """Pass on what is heard until the prompt has ended, and return how; never raises for an engine that is gone."""
         ...
@@ -34,7 +39,7 @@ class Engine(Protocol):
     def watch(self, prompt_id: str, *, foreign: bool = False) -> AbstractContextManager[Watching]:
         """Listen to one prompt while the block runs; begin before it is submitted, so that nothing is missed.
 
-        `foreign` is a prompt that an earlier server submitted.
+        `foreign` is a prompt that a server submitted which is gone.
         """
         ...
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import anyio
@@ -15,6 +15,7 @@ from comfy_mcp.engines.port import Engine
 from comfy_mcp.engines.selection import Selected
 from comfy_mcp.jobs.live import JobState, LiveJob, Reported
 from comfy_mcp.jobs.progress import advance
+from comfy_mcp.jobs.servers import Servers
 from comfy_mcp.jobs.store import JobRecord, JobStatus, JobStore
 from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, ToolError
 from mcp_toolserver.tools import Report, unheard
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _ANOTHER_SERVERS_JOB_S = 0.5
 _CANCEL_SETTLE_S = 10.0
+_LOOK_FOR_THE_DEAD_S = 2.0
 
 _SAYS_CACHED = (
     "Nothing was rendered: this is the picture of an earlier run with the same graph and seed, from ComfyUI's cache. "
@@ -41,13 +43,15 @@ class JobPage:
 class Jobs:
     """Submit, follow, wait for, cancel and list jobs.
 
-    A job goes to the engine of its record's name in `engines`, and else to `comfyui`; `at` gives the ComfyUI at another
-    address than today's.
+    A job goes to the engine of its record's name in `engines`, which are those inside this process, and else to
+    `comfyui`; `at` gives the ComfyUI at another address than today's. Of the `servers` on one store, each job is
+    followed by the one that submitted it, and once that is gone by one of those that live.
     """
 
     def __init__(
         self,
         store: JobStore,
+        servers: Servers,
         comfyui: Engine,
         *,
         selected: Callable[[], Awaitable[Selected]],
@@ -55,6 +59,7 @@ class Jobs:
         engines: Mapping[str, Engine],
     ) -> None:
         self._store = store
+        self._servers = servers
         self._comfyui = comfyui
         self._engines = engines
         self._selected = selected
@@ -64,13 +69,11 @@ class Jobs:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Follow jobs while the block runs, beginning with those that an earlier server left unfinished."""
-        async with self._store.opened(), anyio.create_task_group() as tasks:
+        """Follow jobs while the block runs, also those that servers leave unfinished."""
+        async with self._store.opened(), self._servers.joined(), anyio.create_task_group() as tasks:
             self._tasks = tasks
-            for record in await self._store.unfinished():
-                live = self._live[record.job_id] = LiveJob(record, self.engine_of(record))
-                live.accepted.set()
-                tasks.start_soon(self._guarded, live, self._find_again)
+            await self._take_over(tasks)
+            tasks.start_soon(self._keep_taking_over, tasks)
             try:
                 yield
             finally:
@@ -84,7 +87,7 @@ class Jobs:
         """
         if self._tasks is None:
             raise RuntimeError("jobs are not running")
-        live = LiveJob(record, self.engine_of(record))
+        live = LiveJob(record.model_copy(update={"server": self._servers.own_id}), self.engine_of(record))
         self._tasks.start_soon(self._guarded, live, self._submit_and_follow)
         await live.accepted.wait()
         if live.refusal is not None:
@@ -117,7 +120,7 @@ class Jobs:
             while not state.record.is_finished:
                 live = self._live.get(job_id)
                 if live is None:
-                    # Another server on the same data folder follows it.
+                    # Another server on the same data folder follows it, as far as is known yet.
                     await anyio.sleep(_ANOTHER_SERVERS_JOB_S)
                 else:
                     changed = live.changed
@@ -130,19 +133,13 @@ class Jobs:
     async def cancel(self, job_id: str) -> JobState:
         """Cancel a job and return it as it is then: `cancelled`, or unfinished where its engine has yet to obey.
 
-        Raises Conflict when it had ended otherwise: then there was nothing left to cancel.
+        Raises Conflict when it had ended otherwise: then there was nothing left to cancel; and for a job of another
+        server, when only that one can cancel it.
         """
         state = await self.get(job_id)
         live = self._live.get(job_id)
-        if live is not None and not state.record.is_finished:
-            await live.accepted.wait()
-            live.cancel_asked = True
-            outcome = await live.engine.cancel(job_id)
-            if outcome != "asked":
-                with anyio.move_on_after(_CANCEL_SETTLE_S):
-                    while not live.record.is_finished:
-                        await live.changed.wait()
-            state = live.state
+        if not state.record.is_finished:
+            state = await (self._cancel_elsewhere(state.record) if live is None else self._cancel_live(live))
         if state.record.is_finished and state.record.status != "cancelled":
             raise Conflict(
                 f"It was too late to cancel the job `{job_id}`: it had {_ended_as(state.record.status)}.",
@@ -170,6 +167,48 @@ class Jobs:
         live = self._live.get(job_id)
         return live.preview if live is not None else None
 
+    async def _cancel_live(self, live: LiveJob) -> JobState:
+        await live.accepted.wait()
+        live.cancel_asked = True
+        outcome = await live.engine.cancel(live.record.job_id)
+        if outcome != "asked":
+            with anyio.move_on_after(_CANCEL_SETTLE_S):
+                while not live.record.is_finished:
+                    await live.changed.wait()
+        return live.state
+
+    async def _cancel_elsewhere(self, record: JobRecord) -> JobState:
+        """Cancel a job that another server follows: the engine has it under the same id, whoever asks."""
+        if record.engine in self._engines:
+            raise _is_elsewhere(record)
+        async with self._reached(record) as engine:
+            outcome = await engine.cancel(record.job_id)
+        if outcome == "asked":
+            return await self.get(record.job_id)
+        state = await self.wait(record.job_id, _CANCEL_SETTLE_S)
+        if outcome == "unknown" and not state.record.is_finished:
+            raise _is_elsewhere(record)
+        return state
+
+    async def _keep_taking_over(self, tasks: TaskGroup) -> None:
+        while True:
+            await anyio.sleep(_LOOK_FOR_THE_DEAD_S)
+            try:
+                await self._take_over(tasks)
+            except Exception:
+                # A disk that was full or busy for a moment must not take down the group in which all jobs run.
+                log.exception("looking for jobs of servers that are gone failed")
+
+    async def _take_over(self, tasks: TaskGroup) -> None:
+        """Follow the jobs of servers that are gone."""
+        # In this order: whoever follows a job lived before that was written.
+        followers = await self._store.followers() - {self._servers.own_id}
+        for server in followers - await self._servers.living() if followers else ():
+            for record in await self._store.followed_by(server):
+                if (taken := await self._store.take_over(record, self._servers.own_id)) is not None:
+                    live = self._live[taken.job_id] = LiveJob(taken, self.engine_of(taken))
+                    tasks.start_soon(self._guarded, live, self._find_again)
+
     async def _guarded(self, live: LiveJob, work: Callable[[LiveJob], Awaitable[None]]) -> None:
         try:
             await work(live)
@@ -188,7 +227,7 @@ class Jobs:
         record = live.record
         await self._store.add(record)
         self._live[record.job_id] = live
-        with live.engine.watch(record.job_id) as watch:
+        with live.engine.watch(record.job_id) as live.watch:
             try:
                 warnings = await live.engine.submit(record.graph, record.job_id)
             except ToolError as refusal:
@@ -198,30 +237,33 @@ class Jobs:
             if warnings:
                 await self._record(live, record.model_copy(update={"warnings": (*record.warnings, *warnings)}))
             live.accepted.set()
-            ending = await watch.ended(lambda event: self._heard(live, event))
+            ending = await live.watch.ended(lambda event: self._heard(live, event))
             await self._end(live, ending)
 
     async def _find_again(self, live: LiveJob) -> None:
-        """Follow a job that an earlier server submitted: it may wait, run, or have ended meanwhile."""
+        """Follow a job that a server which is gone submitted: it may wait, run, or have ended meanwhile."""
         record = live.record
-        selected = await self._current()
-        async with AsyncExitStack() as stack:
-            if record.engine not in self._engines and (selected is None or selected.url != record.engine_url):
-                # Another address than today's: what answers there, if anything, still knows the truth.
-                live.engine = self._at(record.engine_url)
-                await stack.enter_async_context(live.engine.running())
-            watch = stack.enter_context(live.engine.watch(record.job_id, foreign=True))
-            ending = await watch.ended(lambda event: self._heard(live, event))
-            known = await self._store.get(record.job_id)
-            if known is not None and known.is_finished:
-                # The server that submitted it lives, and has told how it ended.
-                live.record = known
-                live.notify()
-                return
+        async with self._reached(record) as engine:
+            live.engine = engine
+            live.accepted.set()
+            with engine.watch(record.job_id, foreign=True) as live.watch:
+                ending = await live.watch.ended(lambda event: self._heard(live, event))
             lost = ending.status == "failed" and (ending.details or {}).get("code") == "backend_unavailable"
             if lost and record.engine == "embedded":
                 ending = Ending("failed", error="The embedded engine ended together with the server that ran it.")
             await self._end(live, ending)
+
+    @asynccontextmanager
+    async def _reached(self, record: JobRecord) -> AsyncGenerator[Engine]:
+        """Give the engine that a job was sent to, whichever server did that."""
+        selected = await self._current()
+        if record.engine in self._engines or (selected is not None and selected.url == record.engine_url):
+            yield self.engine_of(record)
+            return
+        # Another address than today's: what answers there, if anything, still knows the truth.
+        engine = self._at(record.engine_url)
+        async with engine.running():
+            yield engine
 
     async def _current(self) -> Selected | None:
         try:
@@ -273,3 +315,11 @@ class Jobs:
 
 def _ended_as(status: JobStatus) -> str:
     return "failed already" if status == "failed" else "completed already"
+
+
+def _is_elsewhere(record: JobRecord) -> Conflict:
+    return Conflict(
+        f"The job `{record.job_id}` belongs to another server on the same data folder, which alone can cancel it now.",
+        hint="Cancel it there.",
+        details={"job_id": record.job_id, "status": record.status},
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import anyio
 
 from comfy_mcp.engines.comfyui_events import Preview
-from comfy_mcp.engines.port import Engine
+from comfy_mcp.engines.port import Engine, Watching
 from comfy_mcp.jobs.measuring import Measuring
 from comfy_mcp.jobs.progress import Progress
 from comfy_mcp.jobs.store import JobRecord
@@ -17,11 +17,12 @@ _REPORT_EVERY_S = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class JobState:
-    """A job as it is now: its record, and how far it is while it runs."""
+    """A job as it is now: its record, how far it is while it runs, and why that may be out of date."""
 
     record: JobRecord
     progress: Progress | None = None
     has_preview: bool = False
+    doubt: str | None = None
 
 
 class LiveJob:
@@ -33,6 +34,7 @@ class LiveJob:
     def __init__(self, record: JobRecord, engine: Engine) -> None:
         self.record = record
         self.engine = engine
+        self.watch: Watching | None = None
         self.progress = Progress()
         self.preview: Preview | None = None
         self.measuring = Measuring()
@@ -47,7 +49,12 @@ class LiveJob:
         if self.record.is_finished:
             return JobState(record=self.record)
         progress = self.progress if self.record.status == "running" else None
-        return JobState(record=self.record, progress=progress, has_preview=self.preview is not None)
+        return JobState(
+            record=self.record,
+            progress=progress,
+            has_preview=self.preview is not None,
+            doubt=self.watch.doubt if self.watch is not None else None,
+        )
 
     def notify(self) -> None:
         """Wake everyone who waits for a change; whoever waits next, waits for the next one."""

@@ -43,7 +43,8 @@ class JobFile(BaseModel):
 class JobRecord(BaseModel):
     """Everything that is known of a job. Times are seconds since 1970.
 
-    `job_id` is also the id under which ComfyUI knows the prompt; `engine_url` is where it was sent.
+    `job_id` is also the id under which ComfyUI knows the prompt; `engine_url` is where it was sent; `server` is the id
+    of the server that follows it, and None where nobody knows.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -56,6 +57,7 @@ class JobRecord(BaseModel):
     finished_at: float | None = None
     engine: str
     engine_url: str
+    server: str | None = None
     workflow_name: str
     seed: int | None = None
     graph: dict[str, dict[str, Any]]
@@ -114,10 +116,32 @@ class JobStore:
         found = await self._select("SELECT number, record FROM jobs WHERE job_id = ?", job_id)
         return found[0][1] if found else None
 
-    async def unfinished(self) -> list[JobRecord]:
-        """Return every job whose end is not recorded, oldest first."""
-        rows = await self._select("SELECT number, record FROM jobs WHERE status IN (?, ?) ORDER BY number", *UNFINISHED)
+    async def followers(self) -> set[str | None]:
+        """Return the ids of the servers that follow unfinished jobs."""
+        rows = await self._db.execute_fetchall(
+            "SELECT DISTINCT json_extract(record, '$.server') FROM jobs WHERE status IN (?, ?)", UNFINISHED
+        )
+        return {row[0] for row in rows}
+
+    async def followed_by(self, server: str | None) -> list[JobRecord]:
+        """Return every unfinished job that a server follows, oldest first."""
+        rows = await self._select(
+            "SELECT number, record FROM jobs WHERE status IN (?, ?) AND json_extract(record, '$.server') IS ? "
+            "ORDER BY number",
+            *UNFINISHED,
+            server,
+        )
         return [record for _, record in rows]
+
+    async def take_over(self, record: JobRecord, server: str) -> JobRecord | None:
+        """Give an unfinished job to another server, and return it; None where a third one was faster."""
+        taken = record.model_copy(update={"server": server})
+        cursor = await self._db.execute(
+            "UPDATE jobs SET record = ? "
+            "WHERE job_id = ? AND status IN (?, ?) AND json_extract(record, '$.server') IS ?",
+            (taken.model_dump_json(), record.job_id, *UNFINISHED, record.server),
+        )
+        return taken if cursor.rowcount else None
 
     async def page(self, status: JobStatus | None, limit: int, before: int | None) -> list[tuple[int, JobRecord]]:
         """Return up to `limit` jobs, newest first, each with its number; `before` is the number to go on from."""

@@ -19,7 +19,7 @@ from comfy_mcp.tools.generation_arguments import (
     LoraArgument,
     UploadImage,
 )
-from comfy_mcp.tools.jobs import JobImage, job_images, show_images
+from comfy_mcp.tools.jobs import JobImage, job_images, job_warnings, show_images
 from comfy_mcp.workflows import Hires
 from mcp_toolserver.base64_content import decode_base64
 from mcp_toolserver.errors import BackendRejected
@@ -70,7 +70,8 @@ def generation_tools(generation: Generation, jobs: Jobs, images: Images) -> list
     """Return the tools that make pictures and take them."""
 
     async def finished(state: JobState, wait_s: float, call: Call) -> dict[str, Any]:
-        record = (await jobs.wait(state.record.job_id, wait_s, call.report)).record
+        state = await jobs.wait(state.record.job_id, wait_s, call.report)
+        record = state.record
         if record.status == "failed":
             raise BackendRejected(
                 f"The job {record.job_id} failed: {record.error}",
@@ -86,7 +87,7 @@ def generation_tools(generation: Generation, jobs: Jobs, images: Images) -> list
             "images": await job_images(record, images, call),
             "workflow_name": record.workflow_name,
             "cached": record.cached,
-            "warnings": list(record.warnings),
+            "warnings": job_warnings(state),
             "message": _next_step(record.status),
         }
 

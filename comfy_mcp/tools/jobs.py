@@ -180,10 +180,15 @@ async def job_info(state: JobState, images: Images, call: Call) -> JobInfo:
         preview_url=f"{call.base_url}/previews/{record.job_id}" if state.has_preview and call.base_url else None,
         images=await job_images(record, images, call),
         cached=record.cached,
-        warnings=list(record.warnings),
+        warnings=job_warnings(state),
         error=record.error,
         error_details=record.error_details,
     )
+
+
+def job_warnings(state: JobState) -> list[str]:
+    """Return what a caller should know of a job: what was found when it was made, and what is doubtful now."""
+    return [*state.record.warnings, *([state.doubt] if state.doubt else ())]
 
 
 async def job_images(record: JobRecord, images: Images, call: Call) -> list[JobImage]:

@@ -15,7 +15,7 @@ class Relay:
 
     `swallow_answer_to` is the beginning of a request (such as `POST /prompt`) that reaches the server once, and whose
     answer is then lost. `lets_sockets_in` False turns WebSockets away. A request that begins with `not_found` is
-    answered with 404, as an older server would.
+    answered with 404, as an older server would. While `answers` is False, every request breaks its connection.
     """
 
     host: str
@@ -24,6 +24,7 @@ class Relay:
     swallow_answer_to: str | None = None
     lets_sockets_in: bool = True
     not_found: str | None = None
+    answers: bool = True
     requests: list[str] = field(default_factory=list[str])
     _sockets: set[asyncio.StreamWriter] = field(default_factory=set[asyncio.StreamWriter])
 
@@ -38,7 +39,7 @@ class Relay:
         """Serve one connection until either side ends it."""
         first = await reader.read(_PIECE_BYTES)
         is_socket = first.startswith(b"GET /ws")
-        if not first or (is_socket and not self.lets_sockets_in):
+        if not first or not self.answers or (is_socket and not self.lets_sockets_in):
             writer.transport.abort()
             return
         if is_socket:
@@ -58,7 +59,7 @@ class Relay:
     async def _send(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: asyncio.StreamWriter, piece: bytes
     ) -> None:
-        while piece:
+        while piece and self.answers:
             line = piece.split(b"\r\n", 1)[0]
             if line.endswith(b" HTTP/1.1"):
                 self.requests.append(line.removesuffix(b" HTTP/1.1").decode())

@@ -14,6 +14,7 @@ import pytest
 
 from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound, ToolError
 from tests.conftest import server_process
+from tests.fakes.relay import relay_before
 from tests.servers.comfy_tools import (
     ENDLESS_STEPS,
     EngineUnderTest,
@@ -161,6 +162,39 @@ async def test_a_killed_comfyui_ends_its_jobs_truthfully(tmp_path: Path) -> None
             job = await tools("wait-job", job_id=job_id)
     assert job["status"] == "failed"
     assert job["error_details"]["code"] == "backend_unavailable"
+
+
+async def test_a_job_tells_that_comfyui_does_not_answer(tmp_path: Path) -> None:
+    with server_process("comfy_mcp.embedded", "--data-dir", str(tmp_path / "comfyui")) as (process, url):
+        settings = EngineUnderTest(url, tmp_path / "comfyui").settings(tmp_path / "data")
+        async with comfy_tools(settings) as tools:
+            ids = [await begin(tools, steps=ENDLESS_STEPS), await begin(tools, seed=12)]
+            await until_stepping(tools, ids[0])
+            assert (await tools("get-job", job_id=ids[0]))["warnings"] == []
+            process.kill()
+            for job_id in ids:
+                job = await tools("wait-job", job_id=job_id, wait_s=1)
+                assert job["status"] in {"queued", "running"}
+                [warning] = job["warnings"]
+                assert f"ComfyUI does not answer at {url}" in warning
+                assert "60 seconds" in warning
+            listed = (await tools("list-jobs"))["jobs"]
+            assert all(len(job["warnings"]) == 1 for job in listed)
+
+
+async def test_a_job_is_followed_again_when_comfyui_answers_again(engine: EngineUnderTest, tmp_path: Path) -> None:
+    async with relay_before(engine.url) as relay:
+        settings = EngineUnderTest(relay.url, engine.folder).settings(tmp_path)
+        async with comfy_tools(settings) as tools:
+            job_id = await begin(tools, steps=ENDLESS_STEPS)
+            await until_stepping(tools, job_id)
+            relay.answers = False
+            relay.cut_sockets()
+            assert (await tools("wait-job", job_id=job_id, wait_s=1))["warnings"]
+            relay.answers = True
+            assert (await tools("wait-job", job_id=job_id, wait_s=2))["warnings"] == []
+            assert (await tools("get-job", job_id=job_id))["status"] == "running"
+            await tools("cancel-job", job_id=job_id)
 
 
 async def test_two_servers_on_one_folder_see_each_others_jobs(engine: EngineUnderTest, tmp_path: Path) -> None:
