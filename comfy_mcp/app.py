@@ -150,6 +150,7 @@ def assemble(settings: ComfySettings) -> Assembled:
         base_models.certain_family,
         lora_fit=lora_checks.fit,
         problem=folders.problem,
+        engine_is_away=comfyui.is_away,
     )
     fallback = Fallback(
         diffusers,

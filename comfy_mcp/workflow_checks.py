@@ -44,7 +44,10 @@ class CheckedWorkflow:
 
 
 class WorkflowChecks:
-    """Check graphs, with what the headers of the files say that they name."""
+    """Check graphs, with what the headers of the files say that they name.
+
+    `engine_is_away` tells whether the engine does not answer now: then its last words are what graphs are checked by.
+    """
 
     def __init__(
         self,
@@ -54,12 +57,14 @@ class WorkflowChecks:
         *,
         lora_fit: TellFit,
         problem: TellProblem,
+        engine_is_away: Callable[[], Awaitable[bool]],
     ) -> None:
         self._object_info = object_info
         self._lora_architecture = lora_architecture
         self._checkpoint_family = checkpoint_family
         self._lora_fit = lora_fit
         self._problem = problem
+        self.engine_is_away = engine_is_away
 
     async def check(self, workflow: object) -> CheckedWorkflow:
         """Return a workflow as a graph with its problems; a list or class that lacks something is read again first."""

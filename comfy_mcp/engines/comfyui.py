@@ -110,6 +110,10 @@ class ComfyUI:
             return True
         return False
 
+    async def is_away(self) -> bool:
+        """Tell whether the server does not answer now; while its socket is open, this asks nothing."""
+        return self._socket.connection is None and not await self.answers()
+
     async def object_info(self, *, refresh: bool = False) -> Mapping[str, Any]:
         """Return what the server says of its node classes; kept until `refresh`, or until the connection was lost."""
         seen = self._object_info

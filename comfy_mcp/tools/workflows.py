@@ -11,12 +11,19 @@ from comfy_mcp.generation.requests import RANDOM_SEED, drawn_seed
 from comfy_mcp.workflow_checks import WorkflowChecks
 from comfy_mcp.workflows.graphs import Graph
 from comfy_mcp.workflows.mermaid import to_mermaid
-from comfy_mcp.workflows.problems import MOST_PROBLEMS, has_errors
+from comfy_mcp.workflows.problems import MOST_PROBLEMS, Problem, has_errors
 from comfy_mcp.workflows.templates import Template, find_template, get_template, list_templates
 from mcp_toolserver.errors import BackendUnavailable, InvalidArguments, closest, shown
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
 
 _FIXED_LISTS = frozenset({"sampler", "scheduler"})
+
+_ENGINE_AWAY = Problem(
+    code="engine_does_not_answer",
+    message="ComfyUI does not answer now: the workflow was checked against what it said last, and cannot run before it "
+    "answers again.",
+    severity="warning",
+)
 
 
 class ValidateWorkflow(Arguments):
@@ -118,13 +125,17 @@ def workflow_tools(checks: WorkflowChecks) -> list[AnyTool]:
 
     async def validate(args: ValidateWorkflow, call: Call) -> WorkflowCheck:
         checked = await checks.check(args.workflow)
+        away = await checks.engine_is_away()
         return WorkflowCheck(
             valid=not has_errors(checked.problems),
-            problems=[WorkflowProblem.model_validate(asdict(problem)) for problem in checked.problems[:MOST_PROBLEMS]],
+            problems=[
+                WorkflowProblem.model_validate(asdict(problem))
+                for problem in (*checked.problems[:MOST_PROBLEMS], *([_ENGINE_AWAY] if away else ()))
+            ],
             problems_left_out=max(0, len(checked.problems) - MOST_PROBLEMS),
             nodes=len(checked.graph or {}),
             converted=checked.converted,
-            message=_verdict(len(checked.problems), runs=not has_errors(checked.problems)),
+            message=_verdict(len(checked.problems), runs=not has_errors(checked.problems), away=away),
         )
 
     async def list_all(args: ListWorkflows, call: Call) -> WorkflowList:
@@ -211,9 +222,11 @@ def _summary(template: Template) -> WorkflowSummary:
     )
 
 
-def _verdict(problems: int, *, runs: bool) -> str:
+def _verdict(problems: int, *, runs: bool, away: bool) -> str:
     if not runs:
         return "It cannot run: correct the inputs that the errors name and check again."
+    if away:
+        return "No error was found, but ComfyUI does not answer now: start it, and check again before execute-workflow."
     if problems:
         return "It runs with execute-workflow, and the warnings say what the picture loses."
     return "Nothing is wrong: run it with execute-workflow."

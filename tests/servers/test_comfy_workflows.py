@@ -5,11 +5,13 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from mcp_toolserver.errors import InvalidArguments
+from mcp_toolserver.errors import BackendUnavailable, InvalidArguments
+from tests.conftest import server_process
 from tests.contract.comfyui.conftest import strong_lora
 from tests.servers.comfy_tools import EngineUnderTest, Tools, comfy_tools, engine_process, png
 
@@ -48,6 +50,24 @@ async def test_a_listed_workflow_runs_once_its_files_are_named(
         done = await tools("execute-workflow", workflow=workflow)
     assert (checked["valid"], checked["problems"]) == (True, [])
     assert (done["status"], len(done["images"])) == ("completed", 1)
+
+
+async def test_a_workflow_that_was_checked_without_comfyui_is_said_to_be(tmp_path: Path) -> None:
+    with server_process("comfy_mcp.embedded", "--data-dir", str(tmp_path / "comfyui")) as (process, url):
+        settings = EngineUnderTest(url, tmp_path / "comfyui").settings(tmp_path / "data")
+        async with comfy_tools(settings) as tools:
+            workflow = await filled(tools, "flux-txt2img", **SMALL)
+            assert (await tools("validate-workflow", workflow=workflow))["problems"] == []
+            process.kill()
+            await anyio.to_thread.run_sync(process.wait)
+            # Its socket is found broken by then; a job would be told so at once.
+            with pytest.raises(BackendUnavailable):
+                await tools("execute-workflow", workflow=workflow)
+            checked = await tools("validate-workflow", workflow=workflow)
+    assert checked["valid"]
+    [problem] = checked["problems"]
+    assert (problem["code"], problem["severity"]) == ("engine_does_not_answer", "warning")
+    assert "Nothing is wrong" not in checked["message"]
 
 
 async def test_an_uploaded_image_is_drawn_anew(engine: EngineUnderTest, tmp_path: Path) -> None:

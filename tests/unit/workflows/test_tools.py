@@ -29,6 +29,9 @@ class Server:
             self.listed = self.on_disk
         return self.listed
 
+    async def is_away(self) -> bool:
+        return False
+
 
 ARCHITECTURES = {LORA: "flux", "sdxl_film.safetensors": "sdxl"}
 FAMILIES = {FLUX: "flux"}
@@ -47,7 +50,14 @@ async def nothing_more(_: str, __: str) -> None:
 
 
 def toolbox(server: Server) -> Toolbox:
-    checks = WorkflowChecks(server.object_info, architecture_of, family_of, lora_fit=nothing_more, problem=nothing_more)
+    checks = WorkflowChecks(
+        server.object_info,
+        architecture_of,
+        family_of,
+        lora_fit=nothing_more,
+        problem=nothing_more,
+        engine_is_away=server.is_away,
+    )
     return Toolbox(workflow_tools(checks))
 
 
