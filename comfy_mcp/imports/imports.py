@@ -27,7 +27,7 @@ from comfy_mcp.loras.info import LoraInfo
 from comfy_mcp.loras.loras import LoraLibrary
 from comfy_mcp.loras.names import accepted_name
 from comfy_mcp.loras.uploads import LoraUploads
-from mcp_toolserver.errors import Conflict, Internal, NotFound, ToolError
+from mcp_toolserver.errors import BackendRejected, Conflict, Internal, InvalidArguments, NotFound, ToolError
 from mcp_toolserver.files import make_folder, sha256_of_file
 from mcp_toolserver.retries import Patience, patiently
 from mcp_toolserver.tools import Report, unheard
@@ -115,8 +115,12 @@ class Imports:
             job.note()
 
     async def _bring(self, job: Import) -> LoraInfo:
+        changed: SourceChanged | None = None
         for _ in range(_TRIES):
-            model = job.model = await self._peer.model(job.wanted.model_path)
+            before, job.model = job.model, await self._peer.model(job.wanted.model_path)
+            model = job.model
+            if changed is not None and before is not None and before.state == model.state:
+                raise self._peer.contradicts(model, str(changed))
             self._require_meant(model, job.wanted.sha256)
             name = job.filename = accepted_name(job.wanted.filename or model.filename)
             self._require_own(job)
@@ -128,7 +132,8 @@ class Imports:
             await self._library.accept(name, overwrite=job.wanted.overwrite, size_bytes=model.size_bytes)
             try:
                 return await self._by_its_way(job, model, name)
-            except SourceChanged:
+            except SourceChanged as error:
+                changed = error
                 log.info("a model changed during its import", extra={"model_path": model.model_path})
                 if job.upload_id is not None:
                     await self._uploads.abort(job.upload_id)
@@ -226,16 +231,25 @@ class Imports:
         job.upload_id = upload_id
         job.method = "copy" if from_here else "pull"
         source = partial(local_bytes, model) if from_here else partial(self._peer.bytes_of, model)
-        await patiently(
-            partial(self._take, job, upload_id, source), self._patience, progress=lambda: job.received_bytes
-        )
         try:
+            await patiently(
+                partial(self._take, job, upload_id, source), self._patience, progress=lambda: job.received_bytes
+            )
             done = await self._uploads.finish(upload_id, sha256=None, verify_checksum=True)
         except DigestMismatch:
             # These bytes will never be the right ones: a trainer wrote them anew, or somebody on the way did.
             if (await self._peer.model(model.model_path, with_config=False)).sha256 != model.sha256:
-                raise SourceChanged from None
+                raise SourceChanged("its bytes have another sha256") from None
             await self._uploads.abort(upload_id)
+            raise
+        except InvalidArguments:
+            # They are no LoRA.
+            await self._uploads.abort(upload_id)
+            raise
+        except BackendRejected:
+            # What came before is kept; an upload that nothing came of would only stand in the list.
+            if job.received_bytes == 0:
+                await self._uploads.abort(upload_id)
             raise
         job.is_compared = done.receipt.checksum_verified
         return done.lora

@@ -22,14 +22,14 @@ async def local_bytes(model: PeerModel, offset: int) -> AsyncGenerator[bytes]:
     try:
         handle = await to_thread.run_sync(os.open, model.path, os.O_RDONLY)
     except OSError:
-        raise SourceChanged from None
+        raise SourceChanged("its file cannot be read any more") from None
     try:
         while offset < model.size_bytes:
             if etag_of(os.fstat(handle)) != model.etag:
-                raise SourceChanged
+                raise SourceChanged("its file is in another state")
             batch = await to_thread.run_sync(os.pread, handle, BATCH_BYTES, offset)
             if not batch:
-                raise SourceChanged
+                raise SourceChanged("its file became shorter")
             offset += len(batch)
             yield batch
     finally:

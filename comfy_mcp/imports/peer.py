@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPResponse
 from ipaddress import ip_address
@@ -11,7 +10,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from anyio import Lock, to_thread
-from pydantic import SecretStr
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 
 from comfy_mcp.imports.parallel import by_several
 from comfy_mcp.imports.reading import READING_ERRORS, answer_to_get
@@ -20,29 +19,42 @@ from mcp_toolserver.errors import BackendRejected, BackendUnavailable, Unauthori
 
 _SERVER = "aitk_mcp"
 _MODELS = "/models/"
-_PRECONDITION_FAILED = 412
+# Another length: without a tag, this is how another state of the model shows. 412 is how it does with one.
+_OTHER_BYTES = (200, 206, 404, 412, 416)
 
 
 class SourceChanged(Exception):
-    """The model has other bytes by now than those that the import began with."""
+    """The model seems to have other bytes by now than those that the import began with; it says how that shows."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PeerModel:
+class PeerModel(BaseModel, frozen=True):
     """A trained LoRA as aitk_mcp tells of it; `sha256` is in hex.
 
     `path` is where it lies on the machine that keeps it, and `etag` names the state that has the digest; a file here
     with that tag is the very one. `link_safe` is whether nobody will write into it.
     """
 
-    model_path: str
-    filename: str
+    model_path: str = Field(min_length=1)
+    filename: str = Field(min_length=1)
     path: Path
-    size_bytes: int
-    sha256: str
-    etag: str | None
-    link_safe: bool
-    training_config: Mapping[str, Any] | None
+    size_bytes: int = Field(ge=0, le=2**62, validation_alias="size")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    # One of an earlier version tells neither.
+    etag: str | None = Field(None, pattern=r'^"[\x21\x23-\x7e]*"$')
+    link_safe: bool = False
+    training_config: dict[str, Any] | None
+
+    @field_validator("path")
+    @classmethod
+    def _can_be(cls, value: Path) -> Path:
+        if "\0" in str(value):
+            raise ValueError("no path holds a NUL")
+        return value
+
+    @property
+    def state(self) -> tuple[str, int, str | None]:
+        """Return what differs once the bytes do."""
+        return self.sha256, self.size_bytes, self.etag
 
 
 class AitkPeer:
@@ -86,17 +98,7 @@ class AitkPeer:
             ) from error
         except BackendUnavailable as error:
             raise self.silent(error.message) from error
-        return PeerModel(
-            model_path=told["model_path"],
-            filename=told["filename"],
-            path=Path(told["path"]),
-            size_bytes=told["size"],
-            sha256=told["sha256"],
-            # One of an earlier version tells neither.
-            etag=told.get("etag"),
-            link_safe=told.get("link_safe", False),
-            training_config=told["training_config"],
-        )
+        return model_told(told, self.url)
 
     def model_path_in(self, url: str) -> str | None:
         """Return which of the peer's models a URL leads to, or None where it leads elsewhere."""
@@ -161,6 +163,14 @@ class AitkPeer:
                 details={"url": self.url, "setting": "COMFY_MCP_AITK_URL"},
             )
 
+    def contradicts(self, model: PeerModel, how: str) -> BackendRejected:
+        """Say that the peer did not give the bytes of a model, which by its own word is what it was."""
+        return BackendRejected(
+            f"The aitk_mcp at {self.url} gives no bytes of `{model.model_path}` though it is unchanged: {how}.",
+            hint="Check what stands between the two servers, and the log of aitk_mcp.",
+            details={"url": self.url, "model_path": model.model_path, "problem": how},
+        )
+
     def silent(self, reason: str) -> BackendUnavailable:
         """Say that the peer cannot be reached, and why."""
         if self._is_configured or self._is_known:
@@ -175,6 +185,24 @@ class AitkPeer:
         )
 
 
+def model_told(told: Mapping[str, Any], url: str) -> PeerModel:
+    """Return the model that the aitk_mcp at `url` tells of by `download-model`.
+
+    Raises BackendRejected where it is not told as that tool does.
+    """
+    try:
+        return PeerModel.model_validate(told)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise BackendRejected(
+            f"The aitk_mcp at {url} does not tell of a model as `download-model` does: `{name}` is "
+            f"{'missing' if first['type'] == 'missing' else repr(first['input'])[:80]}.",
+            hint="Check that its version goes with this server's, and that nothing on the way changes its answers.",
+            details={"url": url, "field": name, "problem": first["msg"]},
+        ) from None
+
+
 def _is_loopback(host: str | None) -> bool:
     try:
         return host == "localhost" or ip_address(host or "").is_loopback
@@ -183,26 +211,26 @@ def _is_loopback(host: str | None) -> bool:
 
 
 def _require_bytes(answer: HTTPResponse, model: PeerModel, offset: int, end: int) -> None:
-    if answer.status in (_PRECONDITION_FAILED, 404):
-        raise SourceChanged
+    coding = answer.headers.get("content-encoding", "identity")
     if (offset, end) == (0, model.size_bytes):
         is_right = answer.status == 200 and answer.headers.get("content-length") == str(end)
     else:
         span = f"bytes {offset}-{end - 1}/{model.size_bytes}"
         is_right = answer.status == 206 and answer.headers.get("content-range") == span
-    if is_right:
+    if is_right and coding == "identity":
         return
-    if answer.status in (200, 206, 416):
-        # Another length: without a tag, this is how it shows.
-        raise SourceChanged
+    if answer.status in _OTHER_BYTES and coding == "identity":
+        length = answer.headers.get("content-range") or f"{answer.headers.get('content-length', 'unknown')} bytes"
+        raise SourceChanged(f"it answered {answer.status} ({length}) where {end - offset} bytes were asked for")
     if answer.status >= 500 or answer.status == 429:
         raise BackendUnavailable(
             f"aitk_mcp answered {answer.status} for `{model.model_path}`.",
             hint="Call again in a moment: what has come is kept.",
             details={"http_status": answer.status},
         )
+    coded = f", coded as `{coding[:40]}`," if coding != "identity" else ""
     raise BackendRejected(
-        f"aitk_mcp answered {answer.status} for the bytes of `{model.model_path}`.",
-        hint="Its log has the cause.",
+        f"aitk_mcp answered {answer.status}{coded} for the bytes of `{model.model_path}`.",
+        hint="Its log has the cause, or that of what stands before it.",
         details={"http_status": answer.status},
     )

@@ -2,12 +2,11 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
-from comfy_mcp.imports.peer import AitkPeer, PeerModel
+from comfy_mcp.imports.peer import AitkPeer, PeerModel, model_told
 from mcp_toolserver.errors import BackendUnavailable
 from mcp_toolserver.uploads.sender import CallTool
 
@@ -27,16 +26,7 @@ class Trainer:
     async def told(self, model_path: str) -> PeerModel:
         """Return what is told of a model, its digest included; raises NotFound with the closest names."""
         told = await self._call("download-model", {"model_path": model_path, "format": "url"})
-        return PeerModel(
-            model_path=told["model_path"],
-            filename=told["filename"],
-            path=Path(told["path"]),
-            size_bytes=told["size"],
-            sha256=told["sha256"],
-            etag=told["etag"],
-            link_safe=told["link_safe"],
-            training_config=told["training_config"],
-        )
+        return model_told(told, self._url)
 
     async def pieces(self, model: PeerModel, offset: int) -> AsyncGenerator[bytes]:
         """Yield a model's bytes from `offset` on.

@@ -41,8 +41,9 @@ class ToolClient:
         content = orjson.dumps({"tool": tool, "arguments": arguments or {}})
         answer = await self._ask("POST", "/mcp/tool", content, {"Content-Type": "application/json"})
         body = _json_of(answer)
-        if answer.is_success and body.get("success"):
-            return body["result"]
+        result = body.get("result")
+        if answer.is_success and body.get("success") and isinstance(result, dict):
+            return cast(dict[str, Any], result)
         raise _error_of(answer, body)
 
     async def version(self) -> dict[str, Any]:
