@@ -1,41 +1,46 @@
 """LoRA Loop's command line: `loraloop demo`, `loraloop serve`, `loraloop transfer`."""
 
-import argparse
-import asyncio
-import contextlib
-import json
-import os
-import re
-import signal
-import sys
-import tempfile
-import time
-from base64 import b64encode
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
+try:
+    import argparse
+    import asyncio
+    import contextlib
+    import json
+    import os
+    import re
+    import signal
+    import sys
+    import tempfile
+    import time
+    from base64 import b64encode
+    from collections.abc import Sequence
+    from contextlib import AsyncExitStack
+    from dataclasses import dataclass
+    from importlib.util import find_spec
+    from pathlib import Path
+    from typing import Any
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-if find_spec("mcp_toolserver") is None:
-    from checkout import prepare
+    if find_spec("mcp_toolserver") is None:
+        from checkout import prepare
 
-    prepare()
+        prepare()
 
-import httpx
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    import httpx
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mcp_toolserver import __version__
-from mcp_toolserver.child_servers import running_server
-from mcp_toolserver.client import ToolClient
-from mcp_toolserver.errors import ToolError
-from transfers.command_line import main as run_transfer
-from transfers.options import TransferOptions
-from transfers.transfer import transfer
+    from mcp_toolserver import __version__
+    from mcp_toolserver.child_servers import running_server
+    from mcp_toolserver.client import ToolClient
+    from mcp_toolserver.errors import ToolError
+    from mcp_toolserver.terminal import prepare_streams
+    from transfers.command_line import main as run_transfer
+    from transfers.options import TransferOptions
+    from transfers.transfer import transfer
+except KeyboardInterrupt:
+    # It came while the modules were loaded.
+    raise SystemExit(130) from None
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 PICTURE_PX = 512
@@ -45,6 +50,7 @@ STRENGTHS = {"without": 0.0, "with": 1.0}
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; exits with 0 on success, 1 on a failure that was explained, 2 on wrong usage."""
+    prepare_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["transfer"]:
         raise SystemExit(run_transfer(given[1:], "loraloop transfer"))

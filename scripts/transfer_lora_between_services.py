@@ -4,14 +4,18 @@ Without flags it moves the newest finished model that ComfyUI lacks. It streams,
 itself too, and compares the sha256 on both sides.
 """
 
-from importlib.util import find_spec
+try:
+    from importlib.util import find_spec
 
-if find_spec("mcp_toolserver") is None:
-    from checkout import prepare
+    if find_spec("mcp_toolserver") is None:
+        from checkout import prepare
 
-    prepare()
+        prepare()
 
-from transfers.command_line import main
+    from transfers.command_line import main
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+    if __name__ == "__main__":
+        raise SystemExit(main())
+except KeyboardInterrupt:
+    # It came while the modules were loaded.
+    raise SystemExit(130) from None

@@ -3,6 +3,7 @@
 options        what is wanted, and what was done
 command_line   flags, exit codes, and what a person or a program reads
 transfer       one transfer from its choice to its verification
+servers        their addresses and tokens, and whose refusal it is
 trainer        the models of aitk_mcp, and their bytes
 comparison     which of them ComfyUI has, told by their digests
 destination    ComfyUI: behind comfy_mcp, or without it

@@ -13,10 +13,11 @@ import anyio
 import orjson
 
 from mcp_toolserver.errors import ToolError
-from mcp_toolserver.terminal import Bars, JsonEvents, Lines, Silence
+from mcp_toolserver.terminal import Bars, JsonEvents, Lines, Silence, prepare_streams, write_line
 from mcp_toolserver.uploads.steps import MAX_CHUNK_BYTES
 from transfers.comparison import Compared
 from transfers.options import Choice, NoWay, TransferOptions, TransferReport, WrongBytes
+from transfers.servers import address, token
 from transfers.transfer import compare, transfer
 
 _METHODS = """methods:
@@ -30,7 +31,7 @@ _METHODS = """methods:
 _EXIT_CODES = """exit codes:
   0    the LoRA is in ComfyUI (also when it was there before)
   1    something else failed
-  2    wrong usage
+  2    wrong usage, such as an address where another server answers
   3    there is no such model, or no finished one
   4    a server does not answer (run again to resume)
   5    refused: the name is taken (--overwrite), no LoRA, one that is being written, no room on the disk
@@ -54,6 +55,7 @@ _EXIT_BY_CODE = {
 
 def main(arguments: Sequence[str] | None = None, prog: str = "transfer_lora_between_services.py") -> int:
     """Run the transfer that the arguments ask for and return the exit code."""
+    prepare_streams()
     given = _parser(prog).parse_args(arguments)
     # By `direct`, comfy_mcp's own parts run here: what they would note for an administrator is no news to this user.
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
@@ -62,8 +64,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "transfer_lora_betw
     except NoWay as error:
         return _explain(given, str(error), error.cause.as_dict(), 8)
     except ToolError as error:
-        exit_code = 7 if "setting" in error.details else _EXIT_BY_CODE.get(error.code, 1)
-        return _explain(given, error.as_text(), error.as_dict(), exit_code)
+        return _explain(given, error.as_text(), error.as_dict(), _exit_code_of(error))
     except WrongBytes as error:
         return _explain(given, str(error), {"code": "wrong_bytes", "message": str(error)}, 6)
     except OSError as error:
@@ -82,22 +83,29 @@ def _run(given: argparse.Namespace) -> int:
     with _teller(given) as teller:
         report = anyio.run(transfer, options, teller)
     if given.json:
-        print(orjson.dumps({"event": "done", **asdict(report)}).decode(), flush=True)
+        write_line(orjson.dumps({"event": "done", **asdict(report)}).decode())
     elif not given.quiet and report.method != "none":
-        print(_done_text(report), flush=True)
+        write_line(_done_text(report))
     return 0
 
 
+def _exit_code_of(error: ToolError) -> int:
+    if error.details.get("field") in ("--aitk-url", "--comfy-url"):
+        return 2
+    return 7 if "setting" in error.details else _EXIT_BY_CODE.get(error.code, 1)
+
+
 def _done_text(report: TransferReport) -> str:
-    rate = f", {report.mb_per_s:.0f} MB/s" if report.mb_per_s is not None else ""
+    mb_per_s = report.mb_per_s
+    rate = "" if mb_per_s is None else f", {mb_per_s:.0f} MB/s" if mb_per_s >= 1 else f", {mb_per_s * 1e3:.1f} kB/s"
     checked = "verified" if report.checksum_verified else "not verified"
     return f"Done in {report.seconds:.1f} s{rate}: {report.name}, sha256 {report.sha256} ({checked})."
 
 
 def _explain(given: argparse.Namespace, text: str, error: Mapping[str, Any], exit_code: int) -> int:
     if given.json:
-        print(orjson.dumps({"event": "error", "error": error, "exit_code": exit_code}).decode(), flush=True)
-    print(f"transfer: {text}", file=sys.stderr)
+        write_line(orjson.dumps({"event": "error", "error": error, "exit_code": exit_code}).decode())
+    write_line(f"transfer: {text}", sys.stderr)
     return exit_code
 
 
@@ -112,14 +120,14 @@ def _print_models(compared: Sequence[Compared], *, as_json: bool) -> None:
             }
             for each in compared
         ]
-        print(orjson.dumps({"models": models}).decode())
+        write_line(orjson.dumps({"models": models}).decode())
         return
     for each in compared:
         written, size_bytes = each.model["modified"] or "", each.model["size_bytes"]
-        print(f"{written[:16].replace('T', ' '):<16}  {size_bytes / 1e6:>9.1f} MB  {each.model['model_path']}")
-        print(f"{'':<32}{_state_of(each)}")
+        write_line(f"{written[:16].replace('T', ' '):<16}  {size_bytes / 1e6:>9.1f} MB  {each.model['model_path']}")
+        write_line(f"{'':<32}{_state_of(each)}")
     if not compared:
-        print("The trainer has no finished model.")
+        write_line("The trainer has no finished model.")
 
 
 def _state_of(compared: Compared) -> str:
@@ -142,12 +150,17 @@ def _default_state_dir() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "loraloop" / "transfers"
 
 
+def _token_of(server: str, own: str | None, shared: str | None) -> str | None:
+    variable = f"{server.upper()}_MCP_TOKEN"
+    return token((f"--{server}-token", own), ("--token", shared), (variable, os.environ.get(variable)))
+
+
 def _options(given: argparse.Namespace) -> TransferOptions:
     return TransferOptions(
         aitk_url=given.aitk_url,
         comfy_url=given.comfy_url,
-        aitk_token=given.aitk_token or given.token or os.environ.get("AITK_MCP_TOKEN"),
-        comfy_token=given.comfy_token or given.token or os.environ.get("COMFY_MCP_TOKEN"),
+        aitk_token=_token_of("aitk", given.aitk_token, given.token),
+        comfy_token=_token_of("comfy", given.comfy_token, given.token),
         comfyui_dir=given.comfyui_dir,
         comfyui_url=given.comfyui_url,
         model=given.model,
@@ -174,13 +187,19 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     aitk_url = os.environ.get("AITK_MCP_URL", TransferOptions.aitk_url)
     comfy_url = os.environ.get("COMFY_MCP_URL", TransferOptions.comfy_url)
     folder = os.environ.get("COMFYUI_DIR")
-    add("--aitk-url", default=aitk_url, metavar="URL", help="address of aitk_mcp (AITK_MCP_URL)")
-    add("--comfy-url", default=comfy_url, metavar="URL", help="address of comfy_mcp (COMFY_MCP_URL)")
+    add("--aitk-url", type=_address, default=aitk_url, metavar="URL", help="address of aitk_mcp (AITK_MCP_URL)")
+    add("--comfy-url", type=_address, default=comfy_url, metavar="URL", help="address of comfy_mcp (COMFY_MCP_URL)")
     add("--token", help="bearer token of both servers")
     add("--aitk-token", metavar="TOKEN", help="bearer token of aitk_mcp (AITK_MCP_TOKEN)")
     add("--comfy-token", metavar="TOKEN", help="bearer token of comfy_mcp (COMFY_MCP_TOKEN)")
-    add("--model", metavar="PATH", help="model path or job name at the trainer (the newest finished model)")
-    add("--as", dest="name", metavar="NAME", help="name in ComfyUI, sub-folders with / (the model's file name)")
+    add("--model", type=_text, metavar="PATH", help="model path or job name at the trainer (the newest finished model)")
+    add(
+        "--as",
+        type=_text,
+        dest="name",
+        metavar="NAME",
+        help="name in ComfyUI, sub-folders with / (the model's file name)",
+    )
     add("--method", choices=get_args(Choice), default=TransferOptions.method, help="how the bytes go; see below")
     add(
         "--comfyui-dir",
@@ -191,7 +210,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     add(
         "--comfyui-url",
-        default=os.environ.get("COMFYUI_API_URL"),
+        type=_address,
+        default=os.environ.get("COMFYUI_API_URL") or None,
         metavar="URL",
         help="address of ComfyUI itself, for --method direct (COMFYUI_API_URL)",
     )
@@ -221,6 +241,18 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--json", action="store_true", help="write JSON events, one a line")
     add("--quiet", action="store_true", help="write nothing but errors")
     return parser
+
+
+def _address(text: str) -> str:
+    try:
+        return address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _text(given: str) -> str:
+    # Where the locale is not one of UTF-8, Python keeps the bytes that it does not understand aside.
+    return given.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:

@@ -9,10 +9,11 @@ from anyio import to_thread
 from pydantic import SecretStr, ValidationError
 
 from mcp_toolserver.client import ToolClient
-from mcp_toolserver.errors import InvalidArguments
+from mcp_toolserver.errors import BackendUnavailable, InvalidArguments
 from mcp_toolserver.tools import Call
 from mcp_toolserver.uploads.sender import CallTool
 from transfers.options import TransferOptions
+from transfers.servers import Server
 
 if TYPE_CHECKING:
     from mcp_toolserver.app import ToolServer
@@ -34,14 +35,24 @@ class Destination:
 async def destination_of(options: TransferOptions) -> AsyncGenerator[Destination]:
     """Open the destination that the options name."""
     if options.method != "direct":
-        async with ToolClient(options.comfy_url, options.comfy_token) as client:
+        async with Server("comfy_mcp", options.comfy_url, options.comfy_token) as client:
             yield Destination(client.call, options.comfy_url, client)
         return
     # To import all that comfy_mcp is made of takes a while, and reads many files.
     server = await to_thread.run_sync(_comfy_mcp_for, options)
 
     async def call(tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        return await server.toolbox.call(tool, arguments, Call())
+        try:
+            return await server.toolbox.call(tool, arguments, Call())
+        except BackendUnavailable as error:
+            if options.comfyui_dir or options.comfyui_url or "setting" in error.details:
+                raise
+            raise BackendUnavailable(
+                error.message,
+                hint="Start ComfyUI, or say where it is: --comfyui-dir DIR (COMFYUI_DIR) names its folder, "
+                "--comfyui-url URL (COMFYUI_API_URL) its address.",
+                details=error.details,
+            ) from error
 
     failure: Exception | None = None
     async with server.lifespan():

@@ -12,7 +12,7 @@ import orjson
 from anyio import to_thread
 
 from comfy_mcp.imports.peer import PeerModel, SourceChanged
-from mcp_toolserver.client import ToolClient
+from comfy_mcp.loras.names import accepted_name
 from mcp_toolserver.errors import Conflict, NotFound
 from mcp_toolserver.retries import Patience
 from mcp_toolserver.terminal import Silence, Teller
@@ -21,8 +21,9 @@ from transfers.attempts import Attempts
 from transfers.comparison import Compared, Comparison
 from transfers.destination import Destination, destination_of
 from transfers.options import Method, NoWay, TransferOptions, TransferReport, WrongBytes
+from transfers.servers import Server
 from transfers.trainer import Trainer
-from transfers.ways import Arrived, Ways
+from transfers.ways import Arrived, Ways, brought_by_another
 
 _AUTO: tuple[Method, ...] = ("link", "pull", "tus", "chunked")
 _TRIES = 3
@@ -39,14 +40,18 @@ class _Chosen:
 
 async def transfer(options: TransferOptions, teller: Teller | None = None) -> TransferReport:
     """Move one LoRA and return what was done; raises ToolError as the servers do, WrongBytes, and NoWay."""
-    async with ToolClient(options.aitk_url, options.aitk_token) as aitk, destination_of(options) as destination:
+    async with _aitk_mcp(options) as aitk, destination_of(options) as destination:
         return await _Transfer(options, aitk.call, destination, teller or Silence()).run()
 
 
 async def compare(options: TransferOptions, teller: Teller | None = None) -> list[Compared]:
     """Return the trainer's finished models, the newest first, with what ComfyUI has of them."""
-    async with ToolClient(options.aitk_url, options.aitk_token) as aitk, destination_of(options) as destination:
+    async with _aitk_mcp(options) as aitk, destination_of(options) as destination:
         return [each async for each in _Transfer(options, aitk.call, destination, teller or Silence()).compared()]
+
+
+def _aitk_mcp(options: TransferOptions) -> Server:
+    return Server("aitk_mcp", options.aitk_url, options.aitk_token)
 
 
 class _Transfer:
@@ -80,7 +85,7 @@ class _Transfer:
         )
 
     async def _bring(self, chosen: _Chosen, began_s: float) -> TransferReport:
-        memory = SenderMemory(self._state_of(chosen))
+        memory = SenderMemory(self._state_of(chosen), self._warn_of_no_memory)
         if chosen.is_there:
             self._say_there(chosen.name)
             await to_thread.run_sync(memory.forget)
@@ -92,7 +97,7 @@ class _Transfer:
         method, arrived = await self._move(chosen, memory)
         moving_s = time.monotonic() - moving_s
         for warning in arrived.warnings:
-            self._teller.say("warning", f"Note: {warning}", warning=warning)
+            self._warn(warning)
         if self._options.verify:
             await self._verify(chosen.model, arrived.name)
             arrived = replace(arrived, listed=arrived.listed is not False)
@@ -106,7 +111,7 @@ class _Transfer:
             checksum_verified=arrived.checksum_verified,
             listed=arrived.listed,
             resumed_at_bytes=arrived.resumed_at_bytes,
-            mb_per_s=round(moved_bytes / 1e6 / moving_s, 1) if moved_bytes and not arrived.was_there else None,
+            mb_per_s=round(moved_bytes / 1e6 / moving_s, 4) if moved_bytes and not arrived.was_there else None,
             warnings=list(arrived.warnings),
         )
 
@@ -146,6 +151,12 @@ class _Transfer:
                 text = f"Not by {names}: {no_way.cause.message}"
                 self._teller.say("skipped", text, method=way, error=no_way.cause.as_dict())
                 continue
+            except Conflict:
+                # Somebody else may have brought it since it was looked for.
+                if not (await self._by_name(chosen.model.model_path)).is_there:
+                    raise
+                await ways.drop_unfinished()
+                arrived = brought_by_another(chosen.name)
             if way in ("link", "pull"):
                 await ways.drop_unfinished()
             if arrived.was_there:
@@ -171,6 +182,15 @@ class _Transfer:
             sha256=model.sha256,
         )
 
+    def _warn(self, warning: str) -> None:
+        self._teller.say("warning", f"Note: {warning}", warning=warning)
+
+    def _warn_of_no_memory(self, error: OSError) -> None:
+        self._warn(
+            f"{self._options.state_dir} cannot be written ({error.strerror}): if this is interrupted, it begins anew. "
+            "XDG_STATE_HOME names another folder."
+        )
+
     def _say_there(self, name: str) -> None:
         self._teller.say("already_there", f"{name} is in ComfyUI already, with the same sha256.", name=name)
 
@@ -192,7 +212,7 @@ class _Transfer:
 
     async def _by_name(self, model_path: str) -> _Chosen:
         model = await self._trainer.told(model_path)
-        name = self._options.name or model.filename
+        name = accepted_name(self._options.name or model.filename)
         there = await self._existing(name)
         is_there = there is not None and there["sha256"] == model.sha256
         if there is not None and not is_there and not self._options.overwrite:
@@ -207,8 +227,8 @@ class _Transfer:
         try:
             return await self._comfy("get-lora-info", {"lora_name": name})
         except NotFound as absent:
-            if "setting" in absent.details:
-                # It is the folder that is not there.
+            if absent.details.get("field") != "lora_name":
+                # It is the folder that is not there, or the tool.
                 raise
             return None
 

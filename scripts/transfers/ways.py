@@ -43,6 +43,13 @@ class Arrived:
     warnings: tuple[str, ...]
 
 
+def brought_by_another(name: str) -> Arrived:
+    """Return what is known of a LoRA that was looked at, and is there with the right digest."""
+    return Arrived(
+        name=name, was_there=True, how=None, checksum_verified=True, listed=None, resumed_at_bytes=0, warnings=()
+    )
+
+
 class Ways:
     """Move one model to one name, by a way that the caller chooses; each raises NoWay where it leads nowhere."""
 
@@ -154,6 +161,17 @@ class Ways:
         raise WrongBytes(f"{refusal.message} Run again to start anew.") from refusal
 
     async def _sent(self, way: Method, model: PeerModel, name: str) -> Arrived:
+        for _ in range(self._options.retries):
+            try:
+                return await self._send(way, model, name)
+            except NotFound as gone:
+                if "upload_id" not in gone.details:
+                    raise
+                # Somebody aborted it.
+                self._teller.say("retry", f"{gone.message} Beginning anew.", error=gone.as_dict(), wait_s=0.0)
+        return await self._send(way, model, name)
+
+    async def _send(self, way: Method, model: PeerModel, name: str) -> Arrived:
         sender, size_bytes = self._sender, model.size_bytes
         started = await sender.start(
             {
@@ -213,6 +231,8 @@ class Ways:
         try:
             await self._sender.by_tus(self._destination.served, upload_id, pieces, progress)
         except BackendRejected as error:
+            # The answer to HEAD has no body that would say so: raises NotFound where the upload is gone.
+            await self._sender.status(upload_id)
             # Something between here and the server takes no such requests, or none of such a length.
             raise NoWay("tus", error) from error
 

@@ -1,9 +1,34 @@
 """Tell whoever watches a long piece of work how it goes: by bars, by lines, by JSON events, or not at all."""
 
+import os
+import sys
 import time
-from typing import Any, Protocol, Self
+from io import TextIOWrapper
+from typing import Any, Protocol, Self, TextIO
 
 import orjson
+
+
+def prepare_streams() -> None:
+    """Let the standard streams take every text: what their encoding lacks is replaced, and a closed one is silent."""
+    for name in ("stdout", "stderr"):
+        stream: TextIO | None = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def write_line(text: str, stream: TextIO | None = None) -> None:
+    """Write a line to stdout, or to another stream; once nobody reads it any more, the rest is dropped."""
+    used: TextIO = stream or sys.stdout
+    try:
+        print(text, file=used, flush=True)
+    except BrokenPipeError:
+        # At its end Python flushes what the stream still holds.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, used.fileno())
+        os.close(nowhere)
 
 
 class Teller(Protocol):
@@ -38,14 +63,14 @@ class Lines(Silence):
 
     def say(self, event: str, text: str, **values: object) -> None:
         """Write the text."""
-        print(text, flush=True)
+        write_line(text)
 
     def progress(self, phase: str, done: float, total: float) -> None:
         """Write a line when another tenth is done."""
         tenth = int(10 * done / total) if total else 10
         if tenth > self._tenths.get(phase, 0):
             self._tenths[phase] = tenth
-            print(f"{phase}: {done / 1e6:.1f} of {total / 1e6:.1f} MB ({tenth * 10} %)", flush=True)
+            write_line(f"{phase}: {done / 1e6:.1f} of {total / 1e6:.1f} MB ({tenth * 10} %)")
 
 
 class JsonEvents(Silence):
@@ -56,7 +81,7 @@ class JsonEvents(Silence):
 
     def say(self, event: str, text: str, **values: object) -> None:
         """Write the event with its values."""
-        print(orjson.dumps({"event": event, "message": text, **values}).decode(), flush=True)
+        write_line(orjson.dumps({"event": event, "message": text, **values}).decode())
 
     def progress(self, phase: str, done: float, total: float) -> None:
         """Write how many bytes are done."""
@@ -64,7 +89,7 @@ class JsonEvents(Silence):
             return
         self._told_s = time.monotonic()
         event = {"event": "progress", "phase": phase, "done_bytes": int(done), "total_bytes": int(total)}
-        print(orjson.dumps(event).decode(), flush=True)
+        write_line(orjson.dumps(event).decode())
 
 
 class Bars(Silence):

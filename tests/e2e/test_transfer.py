@@ -177,5 +177,5 @@ def test_tokens_come_by_flag_and_by_environment(pair: Pair, serve: Callable[[ASG
         pair.run("--aitk-token", "secret", AITK_MCP_URL=guarded),
         pair.run(AITK_MCP_URL=guarded, AITK_MCP_TOKEN="secret"),
     ):
-        assert let_in.returncode == 1
-        assert "There is no tool `list-exported-models` here." in let_in.stderr
+        assert let_in.returncode == 2
+        assert f"What answers at {guarded} is toy, and no aitk_mcp." in let_in.stderr

@@ -135,7 +135,7 @@ def test_a_folder_that_is_no_comfyui_is_not_filled(pair: Pair, tmp_path: Path) -
     assert str(tmp_path / "none" / "models" / "loras") in ended.stderr
     assert not (tmp_path / "none").exists()
     misspelled = pair.run("--model", "nowhere", "--method", "direct", "--comfyui-url", "ftp://here")
-    assert misspelled.returncode == 5
+    assert misspelled.returncode == 2
     assert "--comfyui-url" in misspelled.stderr
 
 

@@ -49,6 +49,7 @@ class Pair:
             [sys.executable, str(SCRIPT), *flags],
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=120,
             cwd=cwd,
             env=os.environ | servers | environment,

@@ -1,7 +1,7 @@
 """The caller's side of an upload: begin or resume it, send what is missing by chunk tools or by tus, and finish it."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -13,6 +13,7 @@ from anyio import to_thread
 from mcp_toolserver.client import ToolClient
 from mcp_toolserver.errors import BackendUnavailable, Conflict, ToolError
 from mcp_toolserver.files import make_folder, write_now
+from mcp_toolserver.uploads.store import canonical_id
 
 CallTool = Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
 """Call a tool of the receiving server and return its result; it may try again by itself, for every step repeats."""
@@ -27,26 +28,37 @@ _TUS = {"Tus-Resumable": "1.0.0"}
 
 
 class SenderMemory:
-    """The small file that keeps the id of an unfinished upload, to resume it by. Blocks."""
+    """The small file that keeps the id of an unfinished upload, to resume it by. Blocks.
 
-    def __init__(self, path: Path) -> None:
+    A file that is damaged or cannot be read counts as none; `unusable` hears why one cannot be written, and nothing
+    can be resumed then.
+    """
+
+    def __init__(self, path: Path, unusable: Callable[[OSError], None]) -> None:
         self._path = path
+        self._unusable = unusable
 
     def upload_id(self) -> str | None:
         """Return the id that was used before."""
         try:
-            return cast(str, orjson.loads(self._path.read_bytes())["upload_id"])
-        except FileNotFoundError:
+            kept: Any = orjson.loads(self._path.read_bytes())
+        except (OSError, orjson.JSONDecodeError):
             return None
+        known = cast(dict[str, Any], kept).get("upload_id") if isinstance(kept, dict) else None
+        return canonical_id(known) if isinstance(known, str) else None
 
     def remember(self, upload_id: str) -> None:
         """Keep the id of an upload for the next time."""
-        make_folder(self._path.parent)
-        write_now(self._path, orjson.dumps({"upload_id": upload_id}))
+        try:
+            make_folder(self._path.parent)
+            write_now(self._path, orjson.dumps({"upload_id": upload_id}))
+        except OSError as error:
+            self._unusable(error)
 
     def forget(self) -> None:
-        """Remove it."""
-        self._path.unlink(missing_ok=True)
+        """Remove it; what cannot be removed is found published the next time."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
 
 class UploadSender:
@@ -86,18 +98,26 @@ class UploadSender:
                 await to_thread.run_sync(self._memory.forget)
             raise
 
+    async def status(self, upload_id: str) -> dict[str, Any]:
+        """Return how far the upload is; raises NotFound where it is no more."""
+        return await self._call(f"{self._tools}-status", {"upload_id": upload_id})
+
     async def by_chunks(self, upload_id: str, pieces: Pieces, progress: Progress) -> None:
         """Send what is missing by the chunk tools."""
-        state = await self._call(f"{self._tools}-status", {"upload_id": upload_id})
+        state = await self.status(upload_id)
         index, size_bytes = state["next_chunk_index"], state["chunk_size"]
         if index == state["total_chunks"]:
             return
         async with aclosing(pieces(index * size_bytes)) as opened:
             async for chunk in _cut(opened, size_bytes):
-                answer = await self._call(
-                    f"{self._tools}-append",
-                    {"upload_id": upload_id, "chunk": pybase64.b64encode(chunk).decode("ascii"), "chunk_index": index},
-                )
+                arguments = {"upload_id": upload_id, "chunk": pybase64.b64encode(chunk).decode("ascii")}
+                try:
+                    answer = await self._call(f"{self._tools}-append", {**arguments, "chunk_index": index})
+                except Conflict as refusal:
+                    if refusal.details.get("status") != "published":
+                        raise
+                    # Another run of the same transfer was faster: the finish answers it the same.
+                    return
                 index += 1
                 progress(answer["received_bytes"])
 
