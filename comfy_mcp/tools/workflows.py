@@ -16,6 +16,7 @@ from comfy_mcp.workflows.templates import Template, find_template, get_template,
 from mcp_toolserver.errors import BackendUnavailable, InvalidArguments, closest, shown
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
 
+_OF_FILES = frozenset({"value_not_in_list", "lora_architecture"})
 _FIXED_LISTS = frozenset({"sampler", "scheduler"})
 
 _ENGINE_AWAY = Problem(
@@ -155,7 +156,7 @@ def workflow_tools(checks: WorkflowChecks) -> list[AnyTool]:
     async def doubts(template: Template, given: Mapping[str, Any], graph: Graph) -> list[str]:
         """Refuse what cannot run of the given values, and return what else is said of them.
 
-        A file that is not there yet may come before the graph is run. Without an engine there is nothing to compare.
+        Files may still be changed before the graph is run. Without an engine there is nothing to compare.
         """
         try:
             problems = (await checks.check(graph)).problems
@@ -169,8 +170,8 @@ def workflow_tools(checks: WorkflowChecks) -> list[AnyTool]:
         }
         told = [(places[at], each) for each in problems if (at := (each.node_id or "", each.input or "")) in places]
         for name, problem in told:
-            may_come = problem.code == "value_not_in_list" and name not in _FIXED_LISTS
-            if problem.severity == "error" and not may_come:
+            of_a_file = problem.code in _OF_FILES and name not in _FIXED_LISTS
+            if problem.severity == "error" and not of_a_file:
                 raise InvalidArguments(
                     f"Argument `parameters.{name}` is {shown(given[name])}. {problem.message}",
                     hint=f"The closest valid value is {problem.closest_matches[0]}."

@@ -1,10 +1,11 @@
 """What a request for pictures comes to for one kind of model: its mode, and what is really sampled."""
 
+import math
 from dataclasses import dataclass
 
 from comfy_mcp.workflows.families import title_of
 from comfy_mcp.workflows.picture_sizes import check_mask, with_both_sides
-from comfy_mcp.workflows.ranges import SIDE_PIXELS, check_image, refusal
+from comfy_mcp.workflows.ranges import HIRES_SCALE, SIDE_PIXELS, check_image, refusal
 from comfy_mcp.workflows.recipes import ImageRecipe, Mode, Recipe
 from comfy_mcp.workflows.requests import GenerationRequest, file_of
 from mcp_toolserver.errors import InvalidArguments
@@ -228,10 +229,22 @@ def _size(request: GenerationRequest, recipe: ImageRecipe, warnings: list[str]) 
         width, height = with_both_sides(request, recipe.side_step)
     width = to_step("width", width, recipe, warnings)
     height = to_step("height", height, recipe, warnings)
-    if request.hires is not None and max(width, height) * request.hires.scale > SIDE_PIXELS[1]:
-        most = round(SIDE_PIXELS[1] / max(width, height), 2)
-        raise refusal("hires.scale", request.hires.scale, f"makes a side longer than {SIDE_PIXELS[1]} pixels", most)
+    if request.hires is not None:
+        _check_enlarged(width, height, request.hires.scale, recipe)
     return width, height
+
+
+def _check_enlarged(width: int, height: int, scale: float, recipe: Recipe) -> None:
+    """Refuse a second pass that is larger than any picture may be."""
+    field, side = ("width", width) if width >= height else ("height", height)
+    least, longest = HIRES_SCALE[0], SIDE_PIXELS[1]
+    if side * scale <= longest:
+        return
+    most = math.floor(longest / side * 100) / 100
+    if most >= least:
+        raise refusal("hires.scale", scale, f"makes a side longer than {longest} pixels", most)
+    nearest = math.floor(longest / least / recipe.side_step) * recipe.side_step
+    raise refusal(field, side, f"is too long for `hires`, which makes it longer than {longest} pixels", nearest)
 
 
 def _in_tiles(request: GenerationRequest, width: int | None, height: int | None) -> bool:

@@ -199,6 +199,8 @@ def test_a_mode_that_a_model_lacks_is_refused_with_those_it_has(variant: str, as
         ({"hires": Hires(denoise=1.5)}, "hires.denoise", 1.0),
         ({"hires": Hires(steps=0)}, "hires.steps", 1),
         ({"width": 4096, "height": 2048, "hires": Hires(scale=3.0)}, "hires.scale", 2.0),
+        ({"width": 4120, "hires": Hires(scale=4.0)}, "hires.scale", 1.98),
+        ({"height": 8192, "hires": Hires(scale=2.0)}, "height", 7800),
         ({"controlnet": ControlNetUse(name="c", image="i", strength=2.5)}, "controlnet.strength", 2.0),
         ({"controlnet": ControlNetUse(name="c", image="i", start=-0.1)}, "controlnet.start", 0.0),
         ({"controlnet": ControlNetUse(name="c", image="i", end=1.1)}, "controlnet.end", 1.0),
@@ -209,6 +211,22 @@ def test_numbers_out_of_range_are_refused_with_the_closest(asked: dict[str, Any]
     with pytest.raises(InvalidArguments) as refused:
         built("sdxl", **asked)
     assert (refused.value.details["field"], refused.value.details["closest"]) == (field, closest)
+
+
+def test_what_is_named_as_the_closest_size_is_taken() -> None:
+    def closest(width: int) -> tuple[str, Any]:
+        with pytest.raises(InvalidArguments) as refused:
+            built("sdxl", width=width, height=64, hires=Hires(scale=4.0))
+        return refused.value.details["field"], refused.value.details["closest"]
+
+    for asked in range(2056, 8193, 8):
+        width = asked
+        field, nearest = closest(width)
+        if field == "width":
+            width = nearest
+            field, nearest = closest(width)
+        assert field == "hires.scale"
+        assert built("sdxl", width=width, height=64, hires=Hires(scale=nearest)).graph
 
 
 @pytest.mark.parametrize(
