@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from comfy_mcp.workflows.graphs import Graph, class_of, is_list, is_object
+from comfy_mcp.workflows.check_values import likely
+from comfy_mcp.workflows.graphs import Graph, class_of, inputs_of, is_list, is_object
 from comfy_mcp.workflows.specs import NodeSpec, spec_of
-from mcp_toolserver.errors import BackendRejected, InvalidArguments, ToolError, closest
+from mcp_toolserver.errors import BackendRejected, InvalidArguments, ToolError, closest, shown
 
 # The rest of ComfyUI's refusals blame the request that this package built, not the caller's graph.
 _CALLERS_FAULT = frozenset({"prompt_outputs_failed_validation", "prompt_no_outputs", "missing_node_type"})
@@ -25,18 +26,24 @@ class NodeRefusal:
     dropped_outputs: tuple[str, ...]
 
 
-def read_node_errors(node_errors: object, object_info: Mapping[str, Any] | None = None) -> tuple[NodeRefusal, ...]:
-    """Read `node_errors`; `object_info` supplies the lists that ComfyUI leaves out when they are long."""
+def read_node_errors(
+    node_errors: object, object_info: Mapping[str, Any] | None = None, graph: Graph | None = None
+) -> tuple[NodeRefusal, ...]:
+    """Read `node_errors`; `object_info` supplies the lists that ComfyUI leaves out when they are long.
+
+    `graph` is what was refused, for values that ComfyUI leaves out too.
+    """
     found: list[NodeRefusal] = []
     for node_id, report in node_errors.items() if is_object(node_errors) else ():
         if not is_object(report):
             continue
         class_type = class_of(report)
+        inputs = inputs_of((graph or {}).get(str(node_id)))
         errors = report.get("errors")
         outputs = report.get("dependent_outputs")
         dropped = tuple(str(output) for output in outputs) if is_list(outputs) else ()
         found.extend(
-            _refusal(str(node_id), class_type, error, dropped, object_info or {})
+            _refusal(str(node_id), class_type, error, dropped, object_info or {}, inputs)
             for error in (errors if is_list(errors) else [])
             if is_object(error)
         )
@@ -44,7 +51,12 @@ def read_node_errors(node_errors: object, object_info: Mapping[str, Any] | None 
 
 
 def _refusal(
-    node_id: str, class_type: str, error: Mapping[str, Any], dropped: tuple[str, ...], object_info: Mapping[str, Any]
+    node_id: str,
+    class_type: str,
+    error: Mapping[str, Any],
+    dropped: tuple[str, ...],
+    object_info: Mapping[str, Any],
+    inputs: Mapping[str, Any],
 ) -> NodeRefusal:
     extra = error.get("extra_info")
     facts: Mapping[str, Any] = extra if is_object(extra) else {}
@@ -59,6 +71,12 @@ def _refusal(
         cure = f"did you mean {_quoted(matches)}?" if matches else _offer(options)
         # ComfyUI's own details list the whole folder: dozens of names that help nobody.
         words = f"`{name}` is {value!r}, which is not in the list; {cure}"
+    elif code == "custom_validation_failed" and name is not None and name in inputs:
+        # What a node checks itself, such as a picture in a sub-folder, is mostly in its list under another name.
+        reason, found = likely(str(inputs[name]), _listed(object_info, class_type, name))
+        matches = tuple(found)
+        cure = f" {reason} {_quoted(matches)}." if matches else ""
+        words = f"`{name}` is {shown(inputs[name])}: {error.get('details')}.{cure}"
     else:
         words = ": ".join(str(part) for part in (error.get("message") or code, error.get("details")) if part)
     message = f"{class_type or 'Node'} ({node_id}): {words}"
@@ -74,7 +92,7 @@ def refusal(body: object, graph: Graph, object_info: Mapping[str, Any] | None = 
     reason = fields.get("error")
     error: Mapping[str, Any] = reason if is_object(reason) else {}
     code = str(error.get("type", "unknown"))
-    problems = read_node_errors(fields.get("node_errors"), object_info)
+    problems = read_node_errors(fields.get("node_errors"), object_info, graph)
     words = " ".join(str(error.get(key) or "") for key in ("message", "details")).strip() or "no reason was given"
     if code not in _CALLERS_FAULT and not problems:
         # 0.3.64 has no code of its own for a node that is not installed.

@@ -139,9 +139,12 @@ class Generation:
         graph, doubts = _runnable(await self._checks.check(built.graph), arguments)
         said = (base.warnings, built.warnings, lora_warnings, upscale_warnings, control_warnings, doubts)
         warnings = [*_joined(said), *_honest(selected, *_size_of(built, request))]
-        return await self._start(
-            "generate-image", job_id, selected, graph, built.workflow_name, built.settings.seed, warnings
-        )
+        try:
+            return await self._start(
+                "generate-image", job_id, selected, graph, built.workflow_name, built.settings.seed, warnings
+            )
+        except InvalidArguments as error:
+            raise _by_argument(error, graph, arguments) from None
 
     async def animate(self, request: AnimationRequest) -> tuple[JobState, VideoSettings]:
         """Start a job for a video, and return it with what is really rendered; refuses as `generate` does."""
@@ -239,20 +242,31 @@ def _runnable(checked: CheckedWorkflow, arguments: Mapping[str, str] | None = No
         field = (arguments or {}).get(value) if isinstance(value, str) else None
         if problem.code in _ARGUMENT_FAULTS and field is not None:
             lacks = ", which ComfyUI does not have" if problem.code == "value_not_in_list" else ""
-            raise InvalidArguments(
-                f"Argument `{field}` is {value!r}{lacks}. {_sentence(problem.message)}",
-                hint=f"Nothing was queued. Correct `{field}`.",
-                details={
-                    "field": field,
-                    "value": value,
-                    "closest_matches": list(problem.closest_matches),
-                    **_details(checked.problems),
-                },
-            )
+            details = {"closest_matches": list(problem.closest_matches), **_details(checked.problems)}
+            raise _wrong_argument(field, value, f"{lacks}. {problem.message}", details)
     raise InvalidArguments(
         "The workflow cannot run: " + " ".join(_sentence(message) for message in _told(errors, _MOST_SENTENCES)),
         hint="Nothing was queued. Correct the named inputs; `validate-workflow` checks a graph on its own.",
         details=_details(checked.problems),
+    )
+
+
+def _by_argument(error: InvalidArguments, graph: Graph, arguments: Mapping[str, str]) -> InvalidArguments:
+    """Return ComfyUI's own refusal in the caller's words, where it is of a value that the caller gave."""
+    for problem in error.details.get("problems", ()):
+        value = inputs_of(graph.get(problem["node_id"])).get(problem["input"])
+        field = arguments.get(value) if isinstance(value, str) else None
+        if field is not None:
+            details = {**error.details, "closest_matches": problem["closest_matches"]}
+            return _wrong_argument(field, value, f", and ComfyUI refused it. {problem['message']}", details)
+    return error
+
+
+def _wrong_argument(field: str, value: object, reason: str, details: Mapping[str, Any]) -> InvalidArguments:
+    return InvalidArguments(
+        f"Argument `{field}` is {value!r}{_sentence(reason)}",
+        hint=f"Nothing was queued. Correct `{field}`.",
+        details={"field": field, "value": value, **details},
     )
 
 

@@ -1,6 +1,7 @@
 """generate-image and execute-workflow, from the arguments to the finished job."""
 
 import base64
+import re
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,25 @@ async def test_a_value_that_comfyui_lacks_is_told_by_the_callers_own_name(
     assert value not in str(jobs["jobs"])
 
 
+@pytest.mark.parametrize("image", ["sub/room.png", "room.png [output]"])
+async def test_a_picture_that_is_in_another_folder_is_named(
+    engine: EngineUnderTest, tmp_path: Path, image: str
+) -> None:
+    async with comfy_tools(engine.settings(tmp_path)) as tools:
+        await tools("upload-image", filename="room.png", content=base64.b64encode(png()).decode(), overwrite=True)
+        with pytest.raises(InvalidArguments) as refused:
+            await tools("generate-image", prompt="x", input_image=image)
+        workflow: dict[str, Any] = {
+            "9": {"class_type": "LoadImage", "inputs": {"image": image}},
+            "10": {"class_type": "PreviewImage", "inputs": {"images": ["9", 0]}},
+        }
+        with pytest.raises(InvalidArguments, match=f"`image` is {re.escape(repr(image))}") as in_graph:
+            await tools("execute-workflow", workflow=workflow)
+    details = refused.value.details
+    assert (details["field"], details["value"], *details["closest_matches"]) == ("input_image", image, "room.png")
+    assert in_graph.value.details["problems"][0]["closest_matches"] == ("room.png",)
+
+
 async def test_another_engine_than_the_servers_own_is_refused(engine: EngineUnderTest, tmp_path: Path) -> None:
     async with comfy_tools(engine.settings(tmp_path)) as tools:
         assert (await small(tools, engine="comfyui"))["status"] == "completed"
@@ -283,7 +303,9 @@ async def test_faults_of_a_graph_are_named_before_anything_is_queued(engine: Eng
 
 
 async def test_an_error_tells_some_of_very_many_faults(engine: EngineUnderTest, tmp_path: Path) -> None:
-    workflow = graph() | {f"{number}": {"class_type": f"Strange{number}", "inputs": {}} for number in range(100, 400)}
+    workflow: dict[str, Any] = graph() | {
+        f"{number}": {"class_type": f"Strange{number}", "inputs": {}} for number in range(100, 400)
+    }
     async with comfy_tools(engine.settings(tmp_path)) as tools:
         with pytest.raises(InvalidArguments, match=r"290 more like these are left out") as refused:
             await tools("execute-workflow", workflow=workflow)
