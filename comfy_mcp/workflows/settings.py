@@ -206,7 +206,7 @@ def _denoise(request: GenerationRequest, recipe: ImageRecipe, mode: Mode, warnin
 
 def _advise_denoise(field: str, denoise: float, steps: int, kept: str, warnings: list[str]) -> None:
     # KSampler takes the last `steps` of int(steps / denoise): where both are the same, it begins with noise alone.
-    if 0 < denoise < 1 and int(steps / denoise) == steps:
+    if 0 < denoise < 1 and steps / denoise < steps + 1:
         most = int(100 * steps / (steps + 1)) / 100
         warnings.append(
             f"`{field}` {denoise} in {steps} steps keeps hardly anything of {kept}: sampling begins at a whole step, "
