@@ -12,6 +12,7 @@ from comfy_mcp.workflows.families import SD15, SDXL, title_of
 from comfy_mcp.workflows.recipes import ImageRecipe, VideoRecipe
 from comfy_mcp.workflows.video_recipes import recipe_named
 from lora_files.architectures import UNKNOWN
+from mcp_toolserver.errors import InvalidArguments, NotFound
 
 _BY_TAGS = frozenset({SDXL, SD15, "sd2"})
 _EVIDENCE = {
@@ -49,10 +50,23 @@ class TipBook:
         self._library = library
 
     async def tips(self, filename: str) -> ModelTips:
-        """Return the tips for a checkpoint, a diffusion model or a LoRA; raises NotFound with the closest names."""
+        """Return the tips for a checkpoint, a diffusion model or a LoRA.
+
+        Raises NotFound with the closest names, and InvalidArguments for a file of another kind.
+        """
         names = {kind: await self._models.names(kind) for kind in (CHECKPOINTS, DIFFUSION_MODELS, LORAS)}
         every = tuple(name for kind in names for name in names[kind])
-        name = find_name(filename, every, field="filename", what="model")
+        try:
+            name = find_name(filename, every, field="filename", what="model")
+        except NotFound:
+            other = next((model for model in await self._models.of_type() if model.name == filename), None)
+            if other is None:
+                raise
+            raise InvalidArguments(
+                f"Argument `filename` is `{filename}`, one of the {other.type}: tips are for models and LoRAs.",
+                hint="Name a checkpoint, a diffusion model or a LoRA.",
+                details={"field": "filename", "value": filename, "type": other.type},
+            ) from None
         kind = next(kind for kind, known in names.items() if name in known)
         renamed = (f"`{filename}` was taken for `{name}`.",) if name != filename else ()
         return await (self._of_lora(name, renamed) if kind == LORAS else self._of_model(kind, name, renamed))

@@ -60,7 +60,7 @@ class Fallback:
     async def why(self, wanted: str | None, selected: Selected) -> str | None:
         """Return why diffusers renders a request instead of the server's own engine, or None where it does not.
 
-        Raises BackendUnavailable where it was asked for and cannot.
+        Raises InvalidArguments where it was asked for and cannot.
         """
         if wanted == DIFFUSERS:
             await self._require()
@@ -158,14 +158,14 @@ class Fallback:
     async def _require(self) -> None:
         missing = await to_thread.run_sync(missing_library)
         if missing is not None:
-            raise BackendUnavailable(
+            raise InvalidArguments(
                 f"Argument `engine` is `{DIFFUSERS}`, and `{missing}` is not installed in this server.",
                 hint=f"Install the extra: {_INSTALL}, then start the server again.",
                 details={"field": "engine", "value": DIFFUSERS, "missing": missing},
             )
         if not await self._engine.models():
             folders = [str(folder) for folder in self._engine.model_folders]
-            raise BackendUnavailable(
+            raise InvalidArguments(
                 f"Argument `engine` is `{DIFFUSERS}`, and there is no model for it in {' or '.join(folders)}.",
                 hint="Put a folder there as diffusers saves it (model_index.json, weights as safetensors) of Stable "
                 "Diffusion 1.5, XL or FLUX.1; COMFY_MCP_DIFFUSERS_DIR names another folder.",

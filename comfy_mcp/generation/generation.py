@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 from uuid import uuid4
 
@@ -32,8 +32,9 @@ from comfy_mcp.workflows import (
 from comfy_mcp.workflows.graphs import inputs_of
 from comfy_mcp.workflows.image_recipes import IMAGE_RECIPES
 from comfy_mcp.workflows.problems import MOST_PROBLEMS
+from comfy_mcp.workflows.ranges import check_video
 from comfy_mcp.workflows.video_settings import VideoSettings
-from mcp_toolserver.errors import BackendUnavailable, InvalidArguments
+from mcp_toolserver.errors import BackendUnavailable, InvalidArguments, NotFound
 
 EMBEDDED_PIXELS = 32
 _MOST_SENTENCES = 10
@@ -97,6 +98,8 @@ class Generation:
 
     async def _by_graph(self, request: ImageRequest, selected: Selected) -> JobState:
         _check_engine(request.engine, selected)
+        if selected.engine == "embedded":
+            _refuse_extras(request)
         base = await self._base_models.choose(request.checkpoint)
         recipe = IMAGE_RECIPES[base.variant]
         request = request.steered(recipe)
@@ -150,26 +153,34 @@ class Generation:
         """Start a job for a video, and return it with what is really rendered; refuses as `generate` does."""
         selected = await self._selected()
         _check_engine(request.engine, selected)
+        asked = VideoRequest(
+            checkpoint="",
+            seed=drawn_seed(request.seed),
+            prompt=request.prompt,
+            negative_prompt=request.negative_prompt,
+            input_image=request.input_image,
+            width=request.width,
+            height=request.height,
+            frames=request.frames,
+            fps=request.fps,
+            steps=request.steps,
+            cfg_scale=request.cfg_scale,
+            motion_strength=request.motion_strength,
+        )
+        # Values first: they are wrong whatever models there are.
+        check_video(asked)
+        if selected.engine == "embedded":
+            raise _not_embedded("makes no videos")
         base = await self._base_models.choose(
             request.video_model, "videos", reads_image=request.input_image is not None
         )
         loras, lora_warnings = await self._files.loras(request.loras, request.prompt)
         job_id = str(uuid4())
         built = build_video(
-            VideoRequest(
+            replace(
+                asked,
                 checkpoint=base.model,
-                seed=drawn_seed(request.seed),
-                prompt=request.prompt,
-                negative_prompt=request.negative_prompt,
-                input_image=request.input_image,
                 loras=loras,
-                width=request.width,
-                height=request.height,
-                frames=request.frames,
-                fps=request.fps,
-                steps=request.steps,
-                cfg_scale=request.cfg_scale,
-                motion_strength=request.motion_strength,
                 as_webp=not await self._checks.has_nodes("CreateVideo", "SaveVideo"),
                 filename_prefix=f"video/{_file_prefix(job_id)}",
             ),
@@ -303,10 +314,26 @@ def _lora_arguments(loras: Iterable[LoraUse]) -> dict[str, str]:
     return {lora.name: f"loras.{index}.name" for index, lora in enumerate(loras)}
 
 
+def _refuse_extras(request: ImageRequest) -> None:
+    if request.upscale_model is not None:
+        raise _not_embedded("has no upscale models", field="upscale_model", value=request.upscale_model)
+    if request.controlnet is not None:
+        raise _not_embedded("has no ControlNets", field="controlnet.name", value=request.controlnet.name)
+
+
+def _not_embedded(lacks: str, **details: str) -> NotFound:
+    named = f"Argument `{details['field']}` is `{details['value']}`: t" if details else "T"
+    return NotFound(
+        f"{named}he embedded engine, which renders here, {lacks}.",
+        hint="Set COMFYUI_API_URL to a ComfyUI, and start this server again.",
+        details={"engine": "embedded", "setting": "COMFYUI_API_URL", **details},
+    )
+
+
 def _check_engine(wanted: str | None, selected: Selected) -> None:
     if wanted in {None, "auto", selected.engine}:
         return
-    raise BackendUnavailable(
+    raise InvalidArguments(
         f"Argument `engine` is `{wanted}`, and this server renders with {selected.engine} at {selected.url}.",
         hint="Leave `engine` out, or start the server with COMFY_MCP_BACKEND="
         f"{wanted}{' and COMFYUI_API_URL' if wanted == 'comfyui' else ''}.",

@@ -11,8 +11,8 @@ import orjson
 
 from comfy_mcp.loras.cache import Remembered
 from comfy_mcp.loras.folder import LoraFile
-from lora_files.architectures import UNKNOWN
-from mcp_toolserver.errors import InvalidArguments
+from lora_files.architectures import SIGNATURES, UNKNOWN
+from mcp_toolserver.errors import InvalidArguments, closest
 
 Sort = Literal["name", "modified", "size"]
 Known = tuple[LoraFile, Remembered | None]
@@ -46,13 +46,19 @@ class Page:
 
 def wish_of(query: str | None, architecture: str | None, sort: Sort, limit: int, cursor: str | None) -> Wish:
     """Return what a caller wants; raises InvalidArguments for a cursor that is not from this list."""
+    architecture = architecture.strip().lower() if architecture is not None else None
     words = tuple(query.lower().replace("\\", "/").split()) if query else ()
     return Wish(words, architecture, sort, limit, _read_cursor(cursor, sort) if cursor else None)
 
 
 def page_of(known: Sequence[Known], wish: Wish) -> Page:
-    """Return the page of files that come by name; by `modified` the newest come first, by `size` the largest."""
+    """Return the page of files that come by name; by `modified` the newest come first, by `size` the largest.
+
+    Raises InvalidArguments for an architecture that is neither known nor that of a file.
+    """
     found = [each for each in known if _matches(each, wish)] if wish.reads_files else known
+    if not found and wish.architecture is not None:
+        _require_architecture(wish.architecture, known)
     if wish.sort != "name":
         found = sorted(found, key=lambda each: _place(each[0], wish.sort))
     # By places alone, so that a page is found in thousands without looking at each.
@@ -69,6 +75,19 @@ def _matches(known: Known, wish: Wish) -> bool:
         return False
     text = "\n".join((file.name, *(said.trigger_words if said else ()))).lower() if wish.words else ""
     return all(word in text for word in wish.words)
+
+
+def _require_architecture(wanted: str, known: Sequence[Known]) -> None:
+    there = {each.examined.said.architecture for _, each in known if each and each.examined.said}
+    names = sorted({*(signature.architecture for signature in SIGNATURES), UNKNOWN, *there})
+    if wanted in names:
+        return
+    matches = closest(wanted, names)
+    raise InvalidArguments(
+        f"Argument `architecture` is `{wanted}`: no LoRA is for such a kind of model.",
+        hint=f"Did you mean `{matches[0]}`?" if matches else f"There are {', '.join(names)}.",
+        details={"field": "architecture", "value": wanted, "closest_matches": matches},
+    )
 
 
 def _place(file: LoraFile, sort: Sort) -> tuple[float, str]:

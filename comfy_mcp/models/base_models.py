@@ -112,7 +112,13 @@ class BaseModels:
         if not slots:
             return name
         available = {slot.kind: await self._models.names(slot.kind) for slot in slots}
-        files = pick(slots, available, model=name, family=recipe.name)
+        files = pick(
+            slots,
+            available,
+            model=name,
+            family=recipe.name,
+            field=_FIELDS["videos" if isinstance(recipe, VideoRecipe) else "images"],
+        )
         found = dict(zip(slots, files, strict=True))
         return SplitModel(
             diffusion_model=name,

@@ -97,7 +97,7 @@ class Models:
 def find_name(wanted: str, names: tuple[str, ...], *, field: str, what: str) -> str:
     """Return the one of `names` that a caller means: itself, or but for case, separators, folder and extension.
 
-    Raises NotFound with the closest names where there is none or more than one.
+    Raises NotFound with the closest names where there is none, and InvalidArguments where there are several.
     """
     if wanted in names:
         return wanted
@@ -106,9 +106,17 @@ def find_name(wanted: str, names: tuple[str, ...], *, field: str, what: str) -> 
         found = list(dict.fromkeys(name for name in names if plain(name) == plain(wanted)))
         if len(found) == 1:
             return found[0]
+        if found:
+            raise InvalidArguments(
+                f"Argument `{field}` is `{wanted}`: {len(found)} {what}s are called that, in different folders.",
+                hint=f"Name one in full: {', '.join(f'`{name}`' for name in found[:5])}.",
+                details={"field": field, "value": wanted, "closest_matches": found},
+            )
     # Of a short name, the extension that a caller leaves out is half of the letters.
-    stems = {_same_stem(name): name for name in names}
-    matches = closest(wanted, names) or [stems[stem] for stem in closest(_same_stem(wanted), stems)]
+    stems: dict[str, list[str]] = {}
+    for name in names:
+        stems.setdefault(_same_stem(name), []).append(name)
+    matches = closest(wanted, names) or [name for stem in closest(_same_stem(wanted), stems) for name in stems[stem]]
     lister = "list-loras" if what == "LoRA" else "list-models"
     cure = f"{f'Did you mean `{matches[0]}`? ' if matches else ''}`{lister}` has the {what}s that there are."
     raise NotFound(

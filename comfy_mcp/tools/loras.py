@@ -1,5 +1,6 @@
 """The tools over the LoRAs that ComfyUI has."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import quote
@@ -17,6 +18,8 @@ from lora_files.training import Training
 from mcp_toolserver.errors import TooLarge
 from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
 
+MAX_VALUE_CHARACTERS = 4096
+MAX_METADATA_CHARACTERS = 32_768
 MAX_BASE64_BYTES = 64 * 1024 * 1024
 
 _NAME = Field(
@@ -111,7 +114,7 @@ class LoraDetails(Result):
     loader: str | None = Field(description="Node to load it with: LoraLoader or LoraLoaderModelOnly; null if no LoRA.")
     suggested_strength: float | None = Field(description="A strength to begin with.")
     warnings: list[str] = Field(description="What may go wrong with it.")
-    metadata: dict[str, str] = Field(description="The file's metadata, as it stands there.")
+    metadata: dict[str, str] = Field(description="The file's metadata as it stands there; long values are cut.")
     supplied_metadata: dict[str, Any] = Field(description="What was sent with the upload, kept beside the file.")
 
 
@@ -243,6 +246,7 @@ def summary_of(lora: LoraInfo) -> LoraSummary:
 def details_of(lora: LoraInfo) -> LoraDetails:
     """Return everything that is known of a LoRA."""
     said, description, hashes = lora.said, lora.description, lora.hashes
+    metadata, cut = _shortened(said.metadata if said else {})
     unreadable = [] if said else [lora.problem or "It cannot be read."]
     return LoraDetails(
         name=lora.name,
@@ -260,7 +264,28 @@ def details_of(lora: LoraInfo) -> LoraDetails:
         training=said.training if said else None,
         loader=description.loader if description else None,
         suggested_strength=description.suggested_strength if description else None,
-        warnings=[*lora.notices, *(description.warnings if description else unreadable)],
-        metadata=said.metadata if said else {},
+        warnings=[*lora.notices, *(description.warnings if description else unreadable), *cut],
+        metadata=metadata,
         supplied_metadata=dict(lora.supplied),
     )
+
+
+def _shortened(metadata: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return metadata of a bounded length, and a sentence on what was cut, where that is so."""
+    shown: dict[str, str] = {}
+    cut: list[str] = []
+    room = MAX_METADATA_CHARACTERS
+    # The short ones first, so that a long one takes the place of none of them.
+    for name, value in sorted(metadata.items(), key=lambda entry: len(entry[1])):
+        shown[name[:200]] = value[: min(MAX_VALUE_CHARACTERS, room)]
+        room = max(0, room - len(name[:200]) - len(shown[name[:200]]))
+        if shown[name[:200]] != value:
+            cut.append(f"{name[:60]} ({len(value)} characters)")
+        if not room:
+            break
+    cut.extend([f"{len(metadata) - len(shown)} more entries"] if len(shown) < len(metadata) else [])
+    if not cut:
+        return dict(metadata), []
+    others = f" and {len(cut) - 5} more" if len(cut) > 5 else ""
+    words = f"`metadata` was cut: {', '.join(cut[:5])}{others}. The file has it whole, in its header: `download-lora`."
+    return {name: shown[name[:200]] for name in metadata if name in shown}, [words]

@@ -61,10 +61,17 @@ SIGCLIP = Slot(
 )
 
 
-def pick(slots: Sequence[Slot], available: Mapping[str, Sequence[str]], *, model: str, family: str) -> tuple[str, ...]:
+def pick(
+    slots: Sequence[Slot],
+    available: Mapping[str, Sequence[str]],
+    *,
+    model: str,
+    family: str,
+    field: str = "checkpoint",
+) -> tuple[str, ...]:
     """Return the file for each slot out of the server's lists by kind, the first that fits.
 
-    Raises NotFound that names every missing file, and where to put it.
+    Raises NotFound that names every missing file, and where to put it; `field` is the argument that names the model.
     """
     found = [_fitting(slot, available.get(slot.kind, ())) for slot in slots]
     missing = [slot for slot, name in zip(slots, found, strict=True) if name is None]
@@ -77,7 +84,7 @@ def pick(slots: Sequence[Slot], available: Mapping[str, Sequence[str]], *, model
             hint=f"Put {places}; a file of the same kind under a similar name does, too. Or name another model, or "
             "send your own graph with `execute-workflow`.",
             details={
-                "field": "checkpoint",
+                "field": field,
                 "value": model,
                 "family": family,
                 "missing": [slot.role for slot in missing],

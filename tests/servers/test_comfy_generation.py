@@ -11,7 +11,7 @@ import anyio
 import pytest
 from PIL import Image
 
-from mcp_toolserver.errors import BackendRejected, BackendUnavailable, InvalidArguments, NotFound
+from mcp_toolserver.errors import BackendRejected, InvalidArguments, NotFound
 from mcp_toolserver.tools import Call
 from tests.contract.comfyui.conftest import strong_lora
 from tests.servers.comfy_tools import ENDLESS_STEPS, EngineUnderTest, Tools, comfy_tools, engine_process, graph, png
@@ -182,7 +182,7 @@ async def test_a_picture_that_is_in_another_folder_is_named(
 async def test_another_engine_than_the_servers_own_is_refused(engine: EngineUnderTest, tmp_path: Path) -> None:
     async with comfy_tools(engine.settings(tmp_path)) as tools:
         assert (await small(tools, engine="comfyui"))["status"] == "completed"
-        with pytest.raises(BackendUnavailable, match="embedded"):
+        with pytest.raises(InvalidArguments, match="embedded"):
             await small(tools, engine="embedded")
 
 

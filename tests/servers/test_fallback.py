@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from comfy_mcp.engines.diffusers_orders import PictureOrder
 from comfy_mcp.jobs.store import JobFile, JobRecord, JobStore
 from comfy_mcp.settings import ComfySettings
-from mcp_toolserver.errors import BackendUnavailable, InvalidArguments, NotFound
+from mcp_toolserver.errors import BackendUnavailable, InvalidArguments, NotFound, ToolError
 from tests.servers.comfy_tools import Tools, comfy_tools, png
 
 NOWHERE = "http://127.0.0.1:9"
@@ -24,9 +24,9 @@ def settings(data_dir: Path, **more: Any) -> ComfySettings:
     return ComfySettings.model_validate({"port": 0, "data_dir": data_dir, "comfyui_api_url": NOWHERE, **more})
 
 
-async def refusal(tools: Tools, **arguments: Any) -> BackendUnavailable:
+async def refusal(tools: Tools, **arguments: Any) -> ToolError:
     """Return why no picture is made."""
-    with pytest.raises(BackendUnavailable) as caught:
+    with pytest.raises(ToolError) as caught:
         await tools("generate-image", prompt="a cat", **arguments)
     assert (await tools("list-jobs"))["jobs"] == []
     return caught.value
@@ -37,6 +37,7 @@ async def test_without_the_extra_a_comfyui_that_is_away_is_an_error(tmp_path: Pa
     async with comfy_tools(settings(tmp_path)) as tools:
         error = await refusal(tools, engine=engine)
     assert NOWHERE in error.message
+    assert error.retryable
     assert "loraloop[diffusers]" in (error.hint or "")
     assert str(tmp_path / "diffusers" / "models") in (error.hint or "")
 
@@ -46,6 +47,8 @@ async def test_the_engine_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
         error = await refusal(tools, engine="diffusers")
         with pytest.raises(InvalidArguments, match="engine"):
             await tools("generate-image", prompt="a cat", engine="difusers")
+    # To call again does not install it.
+    assert not error.retryable
     assert error.details["field"] == "engine"
     assert error.details["missing"] in error.message
     assert "pip install 'loraloop[diffusers]'" in (error.hint or "")

@@ -3,7 +3,7 @@
 import pytest
 
 from comfy_mcp.models.models import find_name
-from mcp_toolserver.errors import NotFound
+from mcp_toolserver.errors import InvalidArguments, NotFound
 
 NAMES = ("people/Tok_Lora.safetensors", "pixel.safetensors", "other.ckpt")
 
@@ -19,3 +19,13 @@ def test_a_mistyped_name_is_answered_with_the_closest_with_or_without_extension(
         find_name(wanted, NAMES, field="loras.0.name", what="LoRA")
     assert refused.value.details == {"field": "loras.0.name", "value": wanted, "closest_matches": [closest]}
     assert closest in (refused.value.hint or "")
+
+
+def test_a_name_that_several_files_have_is_answered_with_all_of_them() -> None:
+    both = ["x/same.safetensors", "y/same.safetensors"]
+    with pytest.raises(InvalidArguments, match="2 LoRAs are called that") as refused:
+        find_name("same", (*both, *NAMES), field="loras.0.name", what="LoRA")
+    assert refused.value.details["closest_matches"] == both
+    with pytest.raises(NotFound) as mistyped:
+        find_name("saem", (*both, *NAMES), field="loras.0.name", what="LoRA")
+    assert set(mistyped.value.details["closest_matches"]) == set(both)
