@@ -1,21 +1,13 @@
 """Files from the world outside: where they may come from, and how they come whole."""
 
-import asyncio
-import ssl
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import anyio
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -378,55 +370,3 @@ async def test_who_is_not_there_is_named(tmp_path: Path) -> None:
         refused = await refusal(open_to(url), url, tmp_path / "part")
         assert isinstance(refused, BackendUnavailable)
         assert str(urlsplit(url).hostname) in refused.message
-
-
-@asynccontextmanager
-async def secure_site(folder: Path, name: str) -> AsyncGenerator[tuple[str, Path]]:
-    """Serve CONTENT by TLS on this machine, under a certificate for `name`; yields the address and the certificate."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem, key_file = folder / f"{name}.pem", folder / f"{name}.key"
-    pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem, key_file)
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        assert b"host: localhost:" in head.lower()
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(CONTENT) + CONTENT)
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
-    async with server:
-        yield f"https://localhost:{server.sockets[0].getsockname()[1]}/file", pem
-
-
-async def test_the_certificate_must_be_that_of_the_name_though_the_address_is_pinned(tmp_path: Path) -> None:
-    for name, is_fetched in (("localhost", True), ("other.test", False)):
-        part = tmp_path / f"{name}.part"
-        async with secure_site(tmp_path, name) as (url, pem):
-            outbound = Outbound(open_to(url), tls=ssl.create_default_context(cafile=str(pem)), patience=QUICK)
-            if is_fetched:
-                await outbound.fetch(url, part)
-                assert part.read_bytes() == CONTENT
-            else:
-                with pytest.raises(BackendUnavailable, match="certificate"):
-                    await outbound.fetch(url, part)
-                assert not part.exists()
