@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self, cast
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from mcp_toolserver.addresses import server_address
 from mcp_toolserver.settings import ServerSettings
 
 
@@ -67,7 +68,12 @@ class AitkSettings(ServerSettings):
     def _is_path(cls, value: object) -> object:
         return Path(value).expanduser().absolute() if value and isinstance(value, str | Path) else None
 
-    @field_validator("ui_url", "ui_token", mode="before")
+    @field_validator("ui_url")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        return server_address(value) if value else None
+
+    @field_validator("ui_token", mode="before")
     @classmethod
     def _is_told(cls, value: object) -> object:
         return value or None

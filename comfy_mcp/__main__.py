@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from mcp_toolserver.settings import configure_logging
+from mcp_toolserver.settings import configure_logging, problems_of
 
 
 def main() -> None:
@@ -29,10 +29,7 @@ def main() -> None:
     try:
         settings = ComfySettings(**given)
     except ValidationError as error:
-        problems = [
-            f"{problem['loc'][0]}: {problem['msg'].removeprefix('Value error, ')}" for problem in error.errors()
-        ]
-        parser.error("; ".join(problems))
+        parser.error(problems_of(error))
     # Before the SDK is imported: it would set up a log handler of its own.
     configure_logging(settings.log_level)
 

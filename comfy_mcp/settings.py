@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from mcp_toolserver.addresses import server_address
 from mcp_toolserver.settings import ServerSettings
 
 DEFAULT_COMFYUI_URL = "http://127.0.0.1:8188"
@@ -91,12 +92,7 @@ class ComfySettings(ServerSettings):
     @field_validator("comfyui_api_url", "aitk_url")
     @classmethod
     def _is_address(cls, value: str | None) -> str | None:
-        if not value:
-            return None
-        url = value if "://" in value else f"http://{value}"
-        if not url.startswith(("http://", "https://")):
-            raise ValueError("it must begin with http:// or https://")
-        return url.rstrip("/")
+        return server_address(value) if value else None
 
     @field_validator("aitk_token", mode="before")
     @classmethod

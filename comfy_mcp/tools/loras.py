@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import quote
 
+import orjson
 import pybase64
 from anyio import to_thread
 from pydantic import AliasChoices, Field
@@ -247,6 +248,7 @@ def details_of(lora: LoraInfo) -> LoraDetails:
     """Return everything that is known of a LoRA."""
     said, description, hashes = lora.said, lora.description, lora.hashes
     metadata, cut = _shortened(said.metadata if said else {})
+    supplied, left_out = _bounded(lora.supplied)
     unreadable = [] if said else [lora.problem or "It cannot be read."]
     return LoraDetails(
         name=lora.name,
@@ -264,9 +266,9 @@ def details_of(lora: LoraInfo) -> LoraDetails:
         training=said.training if said else None,
         loader=description.loader if description else None,
         suggested_strength=description.suggested_strength if description else None,
-        warnings=[*lora.notices, *(description.warnings if description else unreadable), *cut],
+        warnings=[*lora.notices, *(description.warnings if description else unreadable), *cut, *left_out],
         metadata=metadata,
-        supplied_metadata=dict(lora.supplied),
+        supplied_metadata=supplied,
     )
 
 
@@ -289,3 +291,20 @@ def _shortened(metadata: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     others = f" and {len(cut) - 5} more" if len(cut) > 5 else ""
     words = f"`metadata` was cut: {', '.join(cut[:5])}{others}. The file has it whole, in its header: `download-lora`."
     return {name: shown[name[:200]] for name in metadata if name in shown}, [words]
+
+
+def _bounded(supplied: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return what a caller supplied without its largest entries where it is long, and a sentence that names them."""
+    sizes = {name: len(name) + len(orjson.dumps(value)) for name, value in supplied.items()}
+    room = MAX_METADATA_CHARACTERS
+    left_out: list[str] = []
+    for name in sorted(sizes, key=sizes.__getitem__):
+        room -= sizes[name]
+        if room < 0:
+            left_out.append(name)
+    if not left_out:
+        return dict(supplied), []
+    named = ", ".join(f"{name[:60]} ({sizes[name]} bytes)" for name in left_out[:5])
+    others = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
+    words = f"Left out of `supplied_metadata`: {named}{others}. The side-car file beside the LoRA has them."
+    return {name: value for name, value in supplied.items() if name not in left_out}, [words]

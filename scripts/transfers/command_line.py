@@ -12,12 +12,13 @@ from typing import Any, get_args
 import anyio
 import orjson
 
+from mcp_toolserver.addresses import server_address
 from mcp_toolserver.errors import ToolError
 from mcp_toolserver.terminal import Bars, JsonEvents, Lines, Silence, prepare_streams, write_line
 from mcp_toolserver.uploads.steps import MAX_CHUNK_BYTES
 from transfers.comparison import Compared
 from transfers.options import Choice, NoWay, TransferOptions, TransferReport, WrongBytes
-from transfers.servers import address, token
+from transfers.servers import token
 from transfers.transfer import compare, transfer
 
 _METHODS = """methods:
@@ -245,7 +246,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
 def _address(text: str) -> str:
     try:
-        return address(text)
+        return server_address(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
@@ -65,6 +65,14 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return orjson.dumps(line, default=str).decode()
+
+
+def problems_of(error: ValidationError) -> str:
+    """Return what is wrong with settings, each problem with the variable or option that it came by."""
+    return "; ".join(
+        ": ".join([*(str(part) for part in problem["loc"][:1]), problem["msg"].removeprefix("Value error, ")])
+        for problem in error.errors()
+    )
 
 
 def configure_logging(level: str, quiet: Sequence[str] = ("mcp", "httpx", "httpcore", "PIL", "websockets")) -> None:

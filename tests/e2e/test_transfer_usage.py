@@ -19,7 +19,6 @@ from mcp_toolserver.auth import DoorPolicy
 from tests.conftest import ROOT
 from tests.e2e.transferring import NOWHERE, SCRIPT, Pair, running_pair
 from tests.fakes.toy_server import SERVER
-from transfers.servers import address
 
 
 @pytest.fixture(scope="module")
@@ -29,24 +28,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Generator[Pair]:
         yield running
 
 
-@pytest.mark.parametrize(
-    ("given", "corrected"),
-    [
-        ("http://[::1", "`http://[::1]:8189`"),
-        ("http://127.0.0.1:abc", "`http://127.0.0.1:8189`"),
-        ("http://127.0.0.1:99999", "`http://127.0.0.1:8189`"),
-        ("ftp://127.0.0.1:8189", "`http://127.0.0.1:8189`"),
-        ("http://", "`http://127.0.0.1:8189`"),
-        ("http://a host", "`http://127.0.0.1:8189`"),
-        ("http://host/?token=x", "`http://127.0.0.1:8189`"),
-    ],
-)
-def test_what_is_no_address_is_said_with_one_that_is(given: str, corrected: str) -> None:
-    with pytest.raises(ValueError, match="http") as caught:
-        address(given)
-    assert corrected in str(caught.value)
-
-
 @pytest.mark.parametrize("flag", ["--aitk-url", "--comfy-url", "--comfyui-url"])
 def test_a_wrong_address_is_wrong_usage(pair: Pair, flag: str) -> None:
     ended = pair.run(flag, "http://127.0.0.1:99999", AITK_MCP_URL=NOWHERE)
@@ -54,20 +35,6 @@ def test_a_wrong_address_is_wrong_usage(pair: Pair, flag: str) -> None:
     assert flag in ended.stderr
     assert "`http://127.0.0.1:8189`" in ended.stderr
     assert "Traceback" not in ended.stderr
-
-
-@pytest.mark.parametrize(
-    ("given", "same"),
-    [
-        ("http://LocalHost:80/", "http://localhost"),
-        ("https://here:443/behind/mcp/", "https://here/behind"),
-        ("localhost:9501", "http://localhost:9501"),
-        ("HTTP://[::1]:8189/mcp/tool", "http://[::1]:8189"),
-        (" http://Me:Word@here:80 ", "http://Me:Word@here"),
-    ],
-)
-def test_an_address_has_one_spelling(given: str, same: str) -> None:
-    assert address(given) == address(same) == same
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,19 @@ async def test_takes_words_from_side_cars(library: LoraLibrary, folder: Path) ->
     assert (await call(library, "get-lora-info", lora_name="a.safetensors"))["trigger_words"] == ["new"]
 
 
+async def test_an_answer_stays_short_however_long_the_metadata_is(library: LoraLibrary, folder: Path) -> None:
+    counts = {f"word {number}": number for number in range(100_000)}
+    write(folder / "a.safetensors", pairs(TINY), {"ss_tag_frequency": json.dumps({"1_cat": counts}), "author": "anna"})
+    supplied = {"training_config": {"prompts": ["a cat"] * 100_000}, "source": "anna"}
+    (folder / "a.safetensors.metadata.json").write_text(json.dumps(supplied))
+    answer = await call(library, "get-lora-info", lora_name="a.safetensors")
+    assert len(json.dumps(answer)) < 100_000
+    assert (answer["metadata"]["author"], len(answer["metadata"]["ss_tag_frequency"])) == ("anna", 4096)
+    assert answer["supplied_metadata"] == {"source": "anna"}
+    assert any(f"ss_tag_frequency ({len(json.dumps({'1_cat': counts}))} characters)" in w for w in answer["warnings"])
+    assert any("`supplied_metadata`: training_config" in warning for warning in answer["warnings"])
+
+
 async def test_downloads_as_base64_within_the_bound(library: LoraLibrary, folder: Path) -> None:
     path = flux(folder / "my cats" / "a b.safetensors")
     by_url = await call(library, "download-lora", lora_name="my cats/a b.safetensors")
