@@ -4,6 +4,7 @@ import filecmp
 import os
 import shutil
 from pathlib import Path
+from uuid import uuid4
 
 from comfy_mcp.embedded.folders import Folders
 from tinyflux import weights_path
@@ -24,7 +25,7 @@ def place_weights(folders: Folders) -> None:
     # A copy, and not a link to the package: what writes into a model folder must not reach the package.
     checkpoint = folders.root / CHECKPOINT
     if not _is_same(weights_path(), checkpoint):
-        part = checkpoint.with_suffix(".part")
+        part = _part_of(checkpoint)
         shutil.copyfile(weights_path(), part)
         with part.open("rb") as file:
             os.fsync(file.fileno())
@@ -36,14 +37,20 @@ def place_weights(folders: Folders) -> None:
 def _link(source: Path, target: Path) -> None:
     if _is_same(source, target):
         return
-    part = target.with_suffix(".part")
-    part.unlink(missing_ok=True)
+    part = _part_of(target)
     try:
         part.hardlink_to(source)
     except OSError:
         # Some file systems have no hard links.
         shutil.copyfile(source, part)
     part.replace(target)
+    # Where both were one file already, replacing does nothing.
+    part.unlink(missing_ok=True)
+
+
+def _part_of(target: Path) -> Path:
+    # A name of its own: two servers on one folder may start at once.
+    return target.with_suffix(f".{uuid4().hex}.part")
 
 
 def _is_same(source: Path, target: Path) -> bool:

@@ -244,8 +244,10 @@ async def test_a_trainer_whose_connections_break_is_asked_for_the_rest(broken: B
     assert (await broken.move(method)).checksum_verified
     assert broken.pair.arrived("cat.safetensors") == LORA
     starts = broken.starts()
-    assert len(starts) == 4
+    # One more where comfy_mcp still writes what came when it is asked how much that is.
+    assert len(starts) in (4, 5)
     assert starts == sorted(starts)
+    assert starts[1] > 0
     assert starts[-1] > 4_000_000
 
 

@@ -1,5 +1,6 @@
 """Which files a folder lists, and which names lead to them."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -91,4 +92,13 @@ def test_weights_are_placed_once_and_replaced_when_they_differ(folders: Folders)
     for name in (CHECKPOINT, *PARTS):
         assert (folders.root / name).read_bytes() == weights_path().read_bytes()
     assert not weights_path().samefile(checkpoint)
+    assert list(folders.root.rglob("*.part")) == []
+
+
+def test_weights_are_placed_by_several_servers_at_once(folders: Folders) -> None:
+    with ThreadPoolExecutor(8) as servers:
+        for placing in [servers.submit(place_weights, folders) for _ in range(8)]:
+            placing.result()
+    for name in (CHECKPOINT, *PARTS):
+        assert (folders.root / name).read_bytes() == weights_path().read_bytes()
     assert list(folders.root.rglob("*.part")) == []
