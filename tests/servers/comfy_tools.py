@@ -59,6 +59,11 @@ async def comfy_tools(settings: ComfySettings, call: Call | None = None) -> Asyn
         yield Tools(server.toolbox, call or Call(report=unheard, base_url="http://test"))
 
 
+async def begin(tools: Tools, **arguments: Any) -> str:
+    """Start a job and return its id without waiting for it."""
+    return (await tools("execute-workflow", workflow=graph(**arguments), wait_s=0))["job_id"]
+
+
 async def until_stepping(tools: Tools, job_id: str) -> None:
     """Return when a job samples."""
     stepping = anyio.Event()

@@ -18,7 +18,7 @@ from tests.fakes.relay import relay_before
 from tests.servers.comfy_tools import (
     ENDLESS_STEPS,
     EngineUnderTest,
-    Tools,
+    begin,
     comfy_tools,
     engine_process,
     graph,
@@ -30,12 +30,6 @@ from tests.servers.comfy_tools import (
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Generator[EngineUnderTest]:
     with engine_process(tmp_path_factory.mktemp("comfyui")) as running:
         yield running
-
-
-async def begin(tools: Tools, **arguments: Any) -> str:
-    """Start a job and return its id without waiting for it."""
-    result = await tools("execute-workflow", workflow=graph(**arguments), wait_s=0)
-    return result["job_id"]
 
 
 async def test_a_finished_job_is_told_in_full(engine: EngineUnderTest, tmp_path: Path) -> None:

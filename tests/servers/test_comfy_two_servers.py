@@ -14,7 +14,7 @@ from tests.conftest import server_process
 from tests.servers.comfy_tools import (
     ENDLESS_STEPS,
     EngineUnderTest,
-    Tools,
+    begin,
     comfy_tools,
     engine_process,
     graph,
@@ -26,11 +26,6 @@ from tests.servers.comfy_tools import (
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Generator[EngineUnderTest]:
     with engine_process(tmp_path_factory.mktemp("comfyui")) as running:
         yield running
-
-
-async def begin(tools: Tools, **arguments: Any) -> str:
-    """Start a job and return its id without waiting for it."""
-    return (await tools("execute-workflow", workflow=graph(**arguments), wait_s=0))["job_id"]
 
 
 def tool(url: str, name: str, **arguments: Any) -> dict[str, Any]:
