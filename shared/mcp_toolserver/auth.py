@@ -20,7 +20,7 @@ from mcp_toolserver.settings import LOOPBACK_HOSTS
 
 log = logging.getLogger(__name__)
 
-# How much of a body that is too large is read all the same, and for how long.
+# How much of a body that is refused is read all the same, and for how long.
 _DROPPED_BYTES = 64 * 1024 * 1024
 _DROPPED_S = 10.0
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -128,7 +128,11 @@ class Guard:
             await send(message)
 
         try:
-            self._policy.check(headers)
+            try:
+                self._policy.check(headers)
+            except ToolError:
+                await _hear_out(headers, receive)
+                raise
             await self._app(scope, await self._counted(scope, headers, receive), send_with_id)
         except ToolError as error:
             if status or scope["type"] != "http":
@@ -147,9 +151,7 @@ class Guard:
             return receive
         declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > limit:
-            # Who asks whether to send at all is told before.
-            if headers.get("expect", "").lower() != "100-continue":
-                await _drop_body(receive)
+            await _hear_out(headers, receive)
             raise self._policy.too_large(limit)
         seen = 0
 
@@ -164,6 +166,12 @@ class Guard:
             return message
 
         return counted
+
+
+async def _hear_out(headers: Headers, receive: Receive) -> None:
+    """Drop the body of a request that is refused, unless its sender asks whether to send it at all."""
+    if headers.get("expect", "").lower() != "100-continue":
+        await _drop_body(receive)
 
 
 async def _drop_body(receive: Receive) -> None:

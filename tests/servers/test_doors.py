@@ -241,6 +241,17 @@ def test_the_refusal_of_a_large_body_reaches_who_sends_all_of_it_first(tmp_path:
     assert "lora" not in error["hint"].lower()
 
 
+@pytest.mark.parametrize("path", ["/mcp/tool", "/nowhere"])
+def test_who_sends_a_large_body_first_hears_that_the_token_is_wrong(serve: Serve, path: str) -> None:
+    url = httpx.URL(serve(create_server_app(SERVER, DoorPolicy(token=SecretStr("s3cret")))))
+    with closing(HTTPConnection(url.host, url.port, timeout=30)) as connection:
+        connection.request("POST", path, bytes(20_000_000), {"Authorization": "Bearer wrong", "Connection": "close"})
+        answer = connection.getresponse()
+        error = json.loads(answer.read())["error"]
+    assert answer.status == 401
+    assert "bearer token is not the right one" in error["message"]
+
+
 def test_who_asks_before_sending_is_refused_at_once(serve: Serve) -> None:
     url = httpx.URL(serve(create_server_app(SERVER, DoorPolicy(max_body_bytes=100_000))))
     with socket.create_connection((url.host, url.port), timeout=5) as connection:
