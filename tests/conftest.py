@@ -19,6 +19,7 @@ from mcp_toolserver.http_protocol import LeanProtocol
 
 ROOT = Path(__file__).resolve().parent.parent
 WATCHED = ["mcp_toolserver", "comfy_mcp", "aitk_mcp"]
+REAL_PROGRAMS = {"AITK_DIR", "AITK_UI_URL", "COMFYUI_DIR", "COMFYUI_URL"}
 
 for _name in [name for name in os.environ if name.startswith(("COMFY_MCP_", "AITK_MCP_"))]:
     del os.environ[_name]
@@ -33,12 +34,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes minutes unless --long is given."""
-    if config.getoption("--long"):
-        return
-    kept = [item for item in items if item.get_closest_marker("long") is None]
-    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-    items[:] = kept
+    """Leave out what takes minutes unless --long is given; then, and with real programs, nothing is cut short."""
+    long = [item for item in items if item.get_closest_marker("long") is not None]
+    if not config.getoption("--long"):
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+    if config.getoption("--long") or REAL_PROGRAMS & set(os.environ):
+        for item in items:
+            item.add_marker(pytest.mark.timeout(0))
 
 
 @pytest.fixture(autouse=True)
@@ -92,13 +95,23 @@ def serve() -> Generator[Callable[[ASGIApp], str]]:
 @contextmanager
 def server_process(module: str, *arguments: str) -> Generator[tuple[subprocess.Popen[str], str]]:
     """Run `python -m MODULE --port 0 …`; yields the process and its address, and ends it if it still runs."""
-    command = [sys.executable, "-m", module, "--port", "0", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with ended_process("-m", module, "--port", "0", *arguments) as process:
         assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, f"{module} ended before it was ready (exit {process.wait()})"
+        yield process, json.loads(line)["url"]
+
+
+@contextmanager
+def ended_process(*arguments: str) -> Generator[subprocess.Popen[str]]:
+    """Run Python while the block runs; the process must then end when it is told to."""
+    with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True) as process:
         try:
-            line = process.stdout.readline()
-            assert line, f"{module} ended before it was ready (exit {process.wait()})"
-            yield process, json.loads(line)["url"]
+            yield process
         finally:
             process.terminate()
-            process.wait(30)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise

@@ -20,7 +20,7 @@ WANTED = {
 
 
 def bench(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, BENCH, *options], check=False, capture_output=True, text=True, timeout=300)
+    return subprocess.run([sys.executable, BENCH, *options], check=False, capture_output=True, text=True, timeout=240)
 
 
 def test_every_subject_is_measured() -> None:

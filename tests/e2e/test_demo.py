@@ -10,7 +10,7 @@ from PIL import Image
 
 def test_the_demo_closes_the_loop(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "loraloop", "demo", "--json", "--out", str(tmp_path / "out")]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path, check=False)
     assert ended.returncode == 0, ended.stderr
     report = json.loads(ended.stdout.strip().splitlines()[-1])
 

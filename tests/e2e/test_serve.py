@@ -11,20 +11,17 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.conftest import ended_process
+
 
 @contextmanager
 def serving(data_dir: Path) -> Generator[tuple[subprocess.Popen[str], list[str]]]:
     """Run `loraloop serve` on free ports; yields the process and both addresses."""
-    command = [sys.executable, "-m", "loraloop", "serve", "--embedded", "--data-dir", str(data_dir)]
-    command += ["--comfy-port", "0", "--aitk-port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    command = ["-m", "loraloop", "serve", "--embedded", "--data-dir", str(data_dir)]
+    with ended_process(*command, "--comfy-port", "0", "--aitk-port", "0") as process:
         assert process.stdout is not None
-        try:
-            lines = [process.stdout.readline() for _ in range(3)]
-            yield process, re.findall(r"(http://\S+)/mcp ", "".join(lines))
-        finally:
-            process.terminate()
-            process.wait(30)
+        lines = [process.stdout.readline() for _ in range(3)]
+        yield process, re.findall(r"(http://\S+)/mcp ", "".join(lines))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

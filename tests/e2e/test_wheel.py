@@ -48,7 +48,7 @@ def test_the_wheel_works_alone(wheel: Path, tmp_path: Path) -> None:
     def run(*command: str) -> subprocess.CompletedProcess[str]:
         path = str(tmp_path / "venv" / "bin" / command[0])
         return subprocess.run(
-            [path, *command[1:]], capture_output=True, text=True, timeout=300, cwd=tmp_path, env=BARE, check=False
+            [path, *command[1:]], capture_output=True, text=True, timeout=240, cwd=tmp_path, env=BARE, check=False
         )
 
     assert run("loraloop", "--version").stdout.strip() == f"loraloop {__version__}"

@@ -6,7 +6,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from threading import Semaphore
+from threading import Event
 
 import pytest
 from hypothesis import given, settings
@@ -147,26 +147,29 @@ def test_a_link_that_leads_nowhere_has_its_name(tmp_path: Path) -> None:
 
 def test_a_folder_that_others_remove_meanwhile_is_made_again(tmp_path: Path) -> None:
     folder = tmp_path / "cats"
-    removals = Semaphore(0)
 
-    def remove(times: int) -> None:
-        for _ in range(times):
-            removals.acquire()
-            while True:
-                with suppress(OSError):
-                    folder.rmdir()
-                    break
+    def remove(times: int, is_over: Event) -> int:
+        removed = 0
+        while removed < times and not is_over.is_set():
+            with suppress(OSError):
+                folder.rmdir()
+                removed += 1
+        return removed
 
+    removed = 0
     with ThreadPoolExecutor(1) as pool:
-        removed = pool.submit(remove, 30)
-        for number in range(10):
-            removals.release(3)
+        for number in range(30):
             part = tmp_path / "part"
             part.write_bytes(b"new")
-            publish_now(part, folder / f"{number}.bin", overwrite=False)
-            (folder / f"{number}.bin").unlink()
-        while not removed.done():
-            folder.mkdir(exist_ok=True)
+            is_over = Event()
+            removing = pool.submit(remove, 3, is_over)
+            try:
+                publish_now(part, folder / f"{number}.bin", overwrite=False)
+                (folder / f"{number}.bin").unlink()
+            finally:
+                is_over.set()
+            removed += removing.result()
+    assert removed
 
 
 def test_of_many_that_want_one_name_one_wins(tmp_path: Path) -> None:

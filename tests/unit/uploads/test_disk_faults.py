@@ -24,7 +24,7 @@ def may_mount() -> bool:
 def looped(program: str, *arguments: str, within: Sequence[str] = ()) -> int:
     """Run a loop in a process of its own; returns the number that it ends with."""
     command = [*within, sys.executable, "-m", f"tests.unit.uploads.{program}", *arguments]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode == 0, ended.stderr[-3000:]
     return int(ended.stdout)
 
