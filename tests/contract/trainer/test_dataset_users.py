@@ -1,7 +1,7 @@
 """Which jobs read a dataset, whichever trainer runs them."""
 
 from aitk_mcp.training.dataset_users import jobs_using
-from tests.contract.trainer.conftest import ENDLESS, Workshop
+from tests.contract.trainer.conftest import ENDLESS, PATIENCE_S, Workshop
 
 
 async def test_a_dataset_is_in_use_while_a_job_waits_or_runs(workshop: Workshop) -> None:
@@ -12,6 +12,6 @@ async def test_a_dataset_is_in_use_while_a_job_waits_or_runs(workshop: Workshop)
     assert await jobs_using(workshop.trainer, folder.parent) == [waiting, running]
     assert await jobs_using(workshop.trainer, folder / "deep") == [waiting, running]
     assert await jobs_using(workshop.trainer, folder.with_name("cat")) == []
-    await jobs.stop(waiting, save=False, wait_s=60)
-    await jobs.stop(running, save=False, wait_s=60)
+    await jobs.stop(waiting, save=False, wait_s=PATIENCE_S)
+    await jobs.stop(running, save=False, wait_s=PATIENCE_S)
     assert await jobs_using(workshop.trainer, folder) == []

@@ -4,7 +4,7 @@ import pytest
 
 from aitk_mcp.trainers.port import ENDED
 from mcp_toolserver.errors import Conflict, NotFound
-from tests.contract.trainer.conftest import ENDLESS, Workshop, ends, reaches, trains
+from tests.contract.trainer.conftest import ENDLESS, PATIENCE_S, Workshop, ends, reaches, trains
 
 
 async def test_samples_on_demand_are_drawn_or_refused_by_name(workshop: Workshop) -> None:
@@ -23,7 +23,7 @@ async def test_samples_on_demand_are_drawn_or_refused_by_name(workshop: Workshop
         with pytest.raises(Conflict, match="cannot be asked to draw samples") as caught:
             await trainer.sample_now(job_id)
         assert "sample_every" in str(caught.value.hint)
-    await jobs.stop(job_id, save=False, wait_s=60)
+    await jobs.stop(job_id, save=False, wait_s=PATIENCE_S)
     with pytest.raises(Conflict):
         await trainer.sample_now(job_id)
 
@@ -36,8 +36,8 @@ async def test_a_job_that_has_not_ended_is_not_deleted(workshop: Workshop) -> No
         with pytest.raises(Conflict, match="has ended"):
             await trainer.delete(job_id, models=True)
         assert (await trainer.job(job_id)).status not in ENDED
-    await jobs.stop(waiting, save=False, wait_s=60)
-    await jobs.stop(running, save=False, wait_s=60)
+    await jobs.stop(waiting, save=False, wait_s=PATIENCE_S)
+    await jobs.stop(running, save=False, wait_s=PATIENCE_S)
 
 
 async def test_a_deleted_job_is_gone_with_all_it_left(workshop: Workshop) -> None:
@@ -72,6 +72,6 @@ async def test_a_job_without_models_leaves_nothing_behind(workshop: Workshop) ->
     name = workshop.config("cat", steps=ENDLESS, save={"save_every": ENDLESS})
     job_id = (await jobs.start(name)).job_id
     await trains(jobs, job_id)
-    await jobs.stop(job_id, save=False, wait_s=60)
+    await jobs.stop(job_id, save=False, wait_s=PATIENCE_S)
     await trainer.delete(job_id, models=False)
     assert not workshop.output("cat").exists()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from lora_files.header import read_header
 from mcp_toolserver.errors import Conflict, InvalidArguments, NotFound
-from tests.contract.trainer.conftest import ENDLESS, Workshop, ends, reaches, trains
+from tests.contract.trainer.conftest import ENDLESS, PATIENCE_S, Workshop, ends, reaches, trains
 
 
 async def test_a_training_runs_to_its_end_and_leaves_ai_toolkits_files(workshop: Workshop) -> None:
@@ -80,7 +80,7 @@ async def test_a_wait_that_runs_out_is_an_answer(workshop: Workshop) -> None:
     job_id = (await jobs.start(workshop.config("cat", steps=ENDLESS))).job_id
     report = await jobs.wait(job_id, 0)
     assert (report.job_id, report.status) == (job_id, "running")
-    await jobs.stop(job_id, save=False, wait_s=60)
+    await jobs.stop(job_id, save=False, wait_s=PATIENCE_S)
 
 
 async def test_a_stop_tells_whether_it_saved_and_a_resume_goes_on_from_there(workshop: Workshop) -> None:
@@ -88,7 +88,7 @@ async def test_a_stop_tells_whether_it_saved_and_a_resume_goes_on_from_there(wor
     name = workshop.config("cat", steps=ENDLESS)
     job_id = (await jobs.start(name)).job_id
     await trains(jobs, job_id)
-    outcome = await jobs.stop(job_id, save=True, wait_s=60)
+    outcome = await jobs.stop(job_id, save=True, wait_s=PATIENCE_S)
     stopped = outcome.report
     assert stopped.status == "stopped"
     assert outcome.saved is workshop.saves_on_demand
@@ -105,7 +105,7 @@ async def test_a_stop_tells_whether_it_saved_and_a_resume_goes_on_from_there(wor
     assert (await jobs.resume(job_id)).job_id == job_id
     again = await reaches(jobs, job_id, lambda report: report.step > (stopped.checkpoint_step or 0))
     assert again.resumed_from_step == stopped.checkpoint_step
-    await jobs.stop(job_id, save=False, wait_s=60)
+    await jobs.stop(job_id, save=False, wait_s=PATIENCE_S)
 
 
 async def test_a_stop_without_saving_saves_nothing(workshop: Workshop) -> None:
@@ -113,7 +113,7 @@ async def test_a_stop_without_saving_saves_nothing(workshop: Workshop) -> None:
     name = workshop.config("cat", steps=ENDLESS, save={"save_every": ENDLESS})
     job_id = (await jobs.start(name)).job_id
     await trains(jobs, job_id)
-    outcome = await jobs.stop(job_id, save=False, wait_s=60)
+    outcome = await jobs.stop(job_id, save=False, wait_s=PATIENCE_S)
     assert (outcome.report.status, outcome.saved, outcome.report.checkpoint_step) == ("stopped", False, None)
     assert "nothing is on disk" in outcome.message
 
@@ -159,7 +159,7 @@ async def test_the_queue_keeps_its_order_and_a_waiting_job_can_be_taken_out(work
     assert "will not start" in outcome.message
     assert (await jobs.status(last)).queue_position == 1
     await trains(jobs, running)
-    await jobs.stop(running, save=False, wait_s=60)
+    await jobs.stop(running, save=False, wait_s=PATIENCE_S)
     assert (await ends(jobs, last)).status == "completed"
     assert (await jobs.status(out)).status == "stopped"
 
@@ -171,7 +171,7 @@ async def test_two_jobs_never_write_to_one_output_folder(workshop: Workshop) -> 
     with pytest.raises(Conflict) as caught:
         await jobs.start(name)
     assert caught.value.details == {"job_id": job_id, "status": "running", "name": "cat"}
-    await jobs.stop(job_id, save=False, wait_s=60)
+    await jobs.stop(job_id, save=False, wait_s=PATIENCE_S)
 
 
 async def test_a_dataset_that_is_gone_is_refused_before_anything_starts(workshop: Workshop) -> None:
@@ -216,14 +216,14 @@ async def test_a_save_on_demand_is_granted_or_refused_by_name(workshop: Workshop
     job_id = (await jobs.start(name)).job_id
     await trains(jobs, job_id)
     if workshop.saves_on_demand:
-        saved = await jobs.save(job_id, wait_s=60)
+        saved = await jobs.save(job_id, wait_s=PATIENCE_S)
         assert saved.status == "running"
         assert saved.checkpoint_step
         assert Path(workshop.output("cat") / f"cat_{saved.checkpoint_step:09d}.safetensors").exists()
     else:
         with pytest.raises(Conflict, match="cannot be asked to save"):
-            await jobs.save(job_id, wait_s=60)
-    await jobs.stop(job_id, save=False, wait_s=60)
+            await jobs.save(job_id, wait_s=PATIENCE_S)
+    await jobs.stop(job_id, save=False, wait_s=PATIENCE_S)
 
 
 async def test_a_training_that_diverges_is_flagged_with_the_step_where_it_began(workshop: Workshop) -> None:

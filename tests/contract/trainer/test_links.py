@@ -8,7 +8,7 @@ from anyio import to_thread
 from aitk_mcp.models.digests import Digests
 from aitk_mcp.models.links import Links
 from aitk_mcp.models.models import Models
-from tests.contract.trainer.conftest import ENDLESS, CommandLineWorkshop, UiWorkshop, Workshop, ends, trains
+from tests.contract.trainer.conftest import ENDLESS, PATIENCE_S, CommandLineWorkshop, UiWorkshop, Workshop, ends, trains
 from tests.fakes.disk_faults import largest_file
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ async def test_a_training_that_goes_on_has_files_of_its_own(command_line_worksho
     await trains(jobs, report.job_id)
     await in_thread(lambda: model.path.write_bytes(b"overwritten in place"))
     assert await in_thread(imported.read_bytes) == content
-    await jobs.stop(report.job_id, save=False, wait_s=60)
+    await jobs.stop(report.job_id, save=False, wait_s=PATIENCE_S)
     assert await links.are_safe(model)
 
 

@@ -17,7 +17,7 @@ from aitk_mcp.trainers.ui_http import UiHttp
 from aitk_mcp.trainers.ui_jobs import UiJobs
 from aitk_mcp.training.jobs import TrainingJobs
 from mcp_toolserver.errors import BackendRejected, Conflict, InvalidArguments
-from tests.contract.trainer.conftest import ENDLESS, UiWorkshop, ends, reaches, trains
+from tests.contract.trainer.conftest import ENDLESS, PATIENCE_S, UiWorkshop, ends, reaches, trains
 from tests.fakes.aitk_ui import FakeAitkUi
 
 
@@ -71,7 +71,7 @@ async def test_a_waiting_job_is_never_stopped_and_an_ended_one_never_signalled(
     assert outcome.report.status == "stopped"
     assert f"GET /api/jobs/{waiting}/mark_stopped" in fake_ui.requests
     await trains(jobs, running)
-    await jobs.stop(running, save=False, wait_s=60)
+    await jobs.stop(running, save=False, wait_s=PATIENCE_S)
     with pytest.raises(Conflict, match="is stopped"):
         await jobs.stop(running, save=False, wait_s=5)
     assert f"GET /api/jobs/{waiting}/stop" not in fake_ui.requests
@@ -148,12 +148,12 @@ async def test_a_job_that_still_loads_has_nothing_to_save(ui_workshop: UiWorksho
     job_id = (await jobs.start(ui_workshop.config("cat", steps=ENDLESS))).job_id
     with pytest.raises(Conflict, match="trained nothing yet"):
         await jobs.save(job_id, wait_s=1)
-    outcome = await jobs.stop(job_id, save=True, wait_s=60)
+    outcome = await jobs.stop(job_id, save=True, wait_s=PATIENCE_S)
     assert (outcome.report.status, outcome.saved) == ("stopped", False)
     assert f"GET /api/jobs/{job_id}/save_now" not in fake_ui.requests
     again = (await jobs.resume(job_id)).job_id
     await reaches(jobs, again, lambda report: report.step > 0)
-    await jobs.stop(job_id, save=False, wait_s=60)
+    await jobs.stop(job_id, save=False, wait_s=PATIENCE_S)
 
 
 async def test_a_log_of_megabytes_is_followed_by_its_end_alone(ui_workshop: UiWorkshop) -> None:
@@ -207,7 +207,7 @@ async def test_a_job_of_another_machine_is_deleted_only_when_its_trainer_is_sile
         await trains(jobs, job_id)
         with pytest.raises(Conflict, match="has ended"):
             await trainer.delete(job_id, models=True)
-        outcome = await jobs.delete(job_id, models=True, wait_s=60)
+        outcome = await jobs.delete(job_id, models=True, wait_s=PATIENCE_S)
         assert (outcome.was_stopped, outcome.report.status) == (True, "stopped")
         assert [row.job_id for row in await UiJobs(http).all()] == []
         # The trainer has ended, and did not make its folder anew.
