@@ -244,10 +244,10 @@ async def test_a_trainer_whose_connections_break_is_asked_for_the_rest(broken: B
     assert (await broken.move(method)).checksum_verified
     assert broken.pair.arrived("cat.safetensors") == LORA
     starts = broken.starts()
-    # One more where comfy_mcp still writes what came when it is asked how much that is.
-    assert len(starts) in (4, 5)
+    # One more after each break where comfy_mcp still writes what came when it is asked how much that is.
+    assert 4 <= len(starts) <= 7
     assert starts == sorted(starts)
-    assert starts[1] > 0
+    assert starts[3] > 0
     assert starts[-1] > 4_000_000
 
 
@@ -354,11 +354,13 @@ async def test_two_scripts_at_once_bring_one_lora(broken: Broken) -> None:
 
 @pytest.mark.parametrize("method", THROUGH_HERE)
 async def test_memory_does_not_grow_with_the_file(broken: Broken, method: str) -> None:
+    # Several chunks long, so that even the smaller one fills every buffer there is.
+    save_model(broken.pair.outputs, lora_bytes(32_000_000), "small")
     save_model(broken.pair.outputs, lora_bytes(160_000_000), "large")
     peak_kib: dict[str, int] = {}
-    for model in ("cat", "large"):
+    for model in ("small", "large"):
         given = {"model": model, "method": method}
         ended = await asyncio.to_thread(run_program, broken.pair, 2, **given)
         assert ended.returncode == 0, ended.stderr
         peak_kib[model] = int(ended.stdout)
-    assert peak_kib["large"] - peak_kib["cat"] < 48 * 1024
+    assert peak_kib["large"] - peak_kib["small"] < 48 * 1024
