@@ -10,7 +10,6 @@ loras/
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -20,7 +19,7 @@ import orjson
 from lora_files.describe import LoraDescription, LoraSaid, describe_file
 from lora_files.header import BadSafetensors
 from lora_files.sidecars import SIDECAR_SUFFIXES, Said, said_in
-from mcp_toolserver.files import LONGEST_NAME_BYTES, sync_directory
+from mcp_toolserver.files import LONGEST_NAME_BYTES, leave_no_empty_folder
 
 SAFE_EXTENSIONS = frozenset({".safetensors", ".sft"})
 PICKLE_EXTENSIONS = frozenset({".pt", ".pt2", ".pth", ".bin", ".ckpt", ".pkl"})
@@ -138,19 +137,7 @@ def take_away(path: Path, folders: Sequence[Path]) -> None:
     # What others have put there may have too long a name to have anything beside it.
     if len(os.fsencode(supplied.name)) <= LONGEST_NAME_BYTES:
         supplied.unlink(missing_ok=True)
-    above = path.parent
-    while above not in folders:
-        try:
-            above.rmdir()
-        except FileNotFoundError:
-            # Whoever deleted the other file in it was faster.
-            pass
-        except OSError:
-            # Something else lies in it, or it is a link.
-            break
-        above = above.parent
-    with suppress(FileNotFoundError):
-        sync_directory(above)
+    leave_no_empty_folder(path.parent, folders)
 
 
 def read_supplied(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from comfy_mcp.models.folders import Place
 from lora_files.header import BadSafetensors, SafetensorsHeader, read_header
 from lora_files.networks import network_of
 from mcp_toolserver.errors import Conflict, Forbidden, InvalidArguments, NotFound, ToolError, closest
-from mcp_toolserver.files import publish, safe_relative, sync_directory
+from mcp_toolserver.files import leave_no_empty_folder, publish, safe_relative
 
 WORK_FOLDER = ".downloads"
 """The dot-directory for what has not come whole; ComfyUI lists no `.part` in it."""
@@ -115,7 +115,7 @@ class ModelShelf:
                 if path.is_file():
                     size_bytes = path.stat().st_size
                     path.unlink()
-                    sync_directory(path.parent)
+                    leave_no_empty_folder(path.parent, folders)
                     return size_bytes
             return None
 

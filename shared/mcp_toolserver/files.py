@@ -3,7 +3,8 @@
 import hashlib
 import os
 import unicodedata
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import partial
@@ -109,6 +110,25 @@ def etag_of(state: os.stat_result) -> str:
     and one that does not change when the digest becomes known in the middle of a resumed download.
     """
     return f'"{state.st_ino:x}-{state.st_size:x}-{state.st_mtime_ns:x}"'
+
+
+def leave_no_empty_folder(folder: Path, roots: Collection[Path]) -> None:
+    """Remove a folder out of which a file was deleted, and those above it, while they are empty; never one of `roots`.
+
+    Blocks; the deletion itself is on the disk afterwards.
+    """
+    while folder not in roots:
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            # Whoever deleted the other file in it was faster.
+            pass
+        except OSError:
+            # Something else lies in it, or it is a link.
+            break
+        folder = folder.parent
+    with suppress(FileNotFoundError):
+        sync_directory(folder)
 
 
 def sync_directory(folder: Path) -> None:

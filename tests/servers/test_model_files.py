@@ -1,6 +1,7 @@
 """download-model, delete-model and get-model-tips, over the embedded engine and a site of files on this machine."""
 
 import hashlib
+import shutil
 import struct
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
@@ -160,6 +161,19 @@ async def test_a_model_goes_into_the_folder_of_its_kind(engine: EngineUnderTest,
     assert absent.value.details["closest_matches"][0] == "vae.safetensors"
     assert gone["freed_bytes"] == (site.folder / "vae.safetensors").stat().st_size
     assert not (folder / "vae.safetensors").exists()
+
+
+async def test_no_empty_folder_stays_behind(engine: EngineUnderTest, site: Site) -> None:
+    folder = engine.folder / "models" / "vae"
+    (folder / "old" / "new").mkdir(parents=True)
+    for name in ("old/a.safetensors", "old/new/b.safetensors"):
+        shutil.copy(site.folder / "vae.safetensors", folder / name)
+    async with tools_over(engine, "") as tools:
+        await tools("delete-model", type="vae", filename="old/new/b.safetensors")
+        assert [path.name for path in (folder / "old").iterdir()] == ["a.safetensors"]
+        await tools("delete-model", type="vae", filename="old/a.safetensors")
+    assert folder.is_dir()
+    assert not (folder / "old").exists()
 
 
 @pytest.mark.parametrize(
