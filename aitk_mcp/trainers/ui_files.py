@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
+import anyio
+
 from aitk_mcp.loss_log import LOSS_KEY, RATE_KEY, LossPoint
 from aitk_mcp.trainers.port import Checkpoint, Sample
 from aitk_mcp.trainers.ui_disk import UiDisk
-from aitk_mcp.trainers.ui_http import UiHttp
+from aitk_mcp.trainers.ui_http import UiHttp, UiRefused
 from aitk_mcp.trainers.ui_rows import Row
 from lora_files.header import BadSafetensors, parse_header
 
@@ -18,6 +20,8 @@ _SAMPLE = re.compile(r"^\d+__(?P<step>\d+)_(?P<index>\d+)\.(?:jpe?g|png|webp|mp4
 _STEP = re.compile(r'"step": ?(?P<step>\d+)')
 # The most that one answer holds; the names of AI Toolkit's own constant do not matter to us.
 _LOSSES_AT_ONCE = 20_000
+_LOOKS_AT_MOVING_FILES = 4
+_LOOK_AGAIN_S = 0.1
 _HEADER_BYTES = 256 * 1024
 _LENGTH_BYTES = 8
 
@@ -61,9 +65,21 @@ class UiFiles:
         """Return path and size in bytes of every file that a job has saved."""
         path = f"/api/jobs/{job_id}/files"
         try:
-            return [(str(entry["path"]), int(entry["size"])) for entry in await self._list(path, "files")]
+            return [(str(entry["path"]), int(entry["size"])) for entry in await self._listed(path)]
         except (KeyError, TypeError, ValueError):
             raise self._http.strange(path, "it lists a file without its path and size") from None
+
+    async def _listed(self, path: str) -> Sequence[Mapping[str, Any]]:
+        for _ in range(_LOOKS_AT_MOVING_FILES - 1):
+            try:
+                return await self._list(path, "files")
+            except UiRefused as refusal:
+                # The server lists the files and then looks at each: where the trainer has deleted an old checkpoint in
+                # between, it answers 500.
+                if refusal.answer_status != 500:
+                    raise
+                await anyio.sleep(_LOOK_AGAIN_S)
+        return await self._list(path, "files")
 
     async def checkpoints(self, row: Row) -> list[Checkpoint]:
         """Return the saved LoRAs, oldest step first."""

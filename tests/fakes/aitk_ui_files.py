@@ -42,7 +42,11 @@ def file_routes(
     async def files(request: Request) -> Response:
         folder = folder_of(request)
         paths = [*sorted(folder.glob("*.safetensors")), *folder.glob("optimizer.pt")]
-        return JSONResponse({"files": [{"path": str(path), "size": path.stat().st_size} for path in paths]})
+        try:
+            return JSONResponse({"files": [{"path": str(path), "size": path.stat().st_size} for path in paths]})
+        except FileNotFoundError:
+            # The real server, too, stumbles over what the trainer deletes after the listing.
+            return Response(status_code=500)
 
     async def samples(request: Request) -> Response:
         return JSONResponse({"samples": [str(path) for path in sorted(folder_of(request).glob("samples/*.jpg"))]})

@@ -189,6 +189,18 @@ async def test_a_strange_list_of_files_is_no_empty_one(
         await models.all()
 
 
+async def test_a_checkpoint_that_vanishes_while_the_server_lists_is_no_error(
+    fake: FakeAitkUi, models: RemoteModels
+) -> None:
+    await job(fake, "cat", **{"": lora(20)})
+    path = f"/api/jobs/{next(iter(fake.tables.jobs))}/files"
+    fake.answers[path] = [Response(status_code=500)] * 3
+    assert [model.model_path for model in await models.all()] == ["cat/cat.safetensors"]
+    fake.answers[path] = [Response(status_code=500)] * 9
+    with pytest.raises(BackendRejected, match="with 500"):
+        await models.all()
+
+
 async def test_nobody_there_is_unavailable_with_its_address(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
