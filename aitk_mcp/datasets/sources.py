@@ -10,9 +10,10 @@ import zlib
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import Protocol
-from zipfile import BadZipFile, LargeZipFile, ZipFile, ZipInfo
+from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from aitk_mcp.datasets.staging import BadUpload, Renamed
 from aitk_mcp.images import BadImage, is_image
@@ -28,6 +29,9 @@ _LARGEST_TOTAL_BYTES = 64 * 1024**3
 # Deflate makes text a thousand times smaller at most, an image hardly at all.
 _HIGHEST_RATIO = 100
 _ALWAYS_ALLOWED_BYTES = 1024 * 1024
+# What zipfile and each kind of compression raise for bytes that they cannot read; RuntimeError is for a kind that is
+# not known, UnicodeDecodeError for the name that an entry repeats before its bytes.
+_DAMAGE = (BadZipFile, EOFError, LZMAError, RuntimeError, UnicodeDecodeError, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +130,17 @@ def gathered(source: Source) -> Generator[Gathered]:
     if source.path.is_dir():
         yield _gather(list(_folder_entries(source.path)), source)
         return
+    with _opened(source) as archive:
+        # Not by `is_dir`, which fails on an empty name.
+        files = [info for info in archive.infolist() if not info.filename.endswith("/")]
+        yield _gather([_ZipEntry(archive, info) for info in files], source)
+
+
+def _opened(source: Source) -> ZipFile:
     try:
-        with ZipFile(source.path) as archive:
-            yield _gather([_ZipEntry(archive, info) for info in archive.infolist() if not info.is_dir()], source)
-    except (BadZipFile, LargeZipFile) as error:
+        return ZipFile(source.path)
+    except (BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
+        # Beside damage: a version of the format that is not known, a name that is not in the code that it claims.
         raise InvalidArguments(
             f"{source.called} is no zip that can be read: {error}.",
             hint="Give a zip of images, or a folder of them by `path`.",
@@ -168,8 +179,11 @@ class _ZipEntry:
         try:
             with self.archive.open(self.info) as file:
                 return file.read()
-        except (BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        except _DAMAGE as error:
             raise BadImage(f"it is damaged in the archive: {error}") from error
+        except OSError as error:
+            # Of the disk, or without a number of the system for what bzip2 cannot unpack.
+            raise BadImage(f"it cannot be read: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
 """import-dataset: zips and folders as people have them, and those that are made to do harm."""
 
 import os
+import random
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
+from zipfile import ZIP_BZIP2, ZIP_DEFLATED, ZIP_LZMA, ZIP_STORED, ZipFile, ZipInfo
 
 import pytest
 
@@ -172,6 +173,45 @@ async def test_an_encrypted_entry_is_refused_by_name(tools: Toolbox, inbox: Path
     source.write_bytes(data)
     with pytest.raises(InvalidArguments, match=r"`locked\.png`: it is encrypted"):
         await take(tools, source)
+
+
+@pytest.mark.parametrize("method", [ZIP_STORED, ZIP_DEFLATED, ZIP_BZIP2, ZIP_LZMA])
+async def test_damage_by_chance_is_refused_by_name_in_every_compression(
+    tools: Toolbox, inbox: Path, method: int
+) -> None:
+    source = inbox / "cat.zip"
+    whole = zipped(source, {"good.png": PNG}, method).read_bytes()
+    chance = random.Random(method)
+    refused = 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+        source.write_bytes(damaged)
+        try:
+            await take(tools, source, overwrite=True)
+        except InvalidArguments:
+            refused += 1
+    assert refused > 10
+
+
+async def test_a_zip_of_a_later_version_or_a_name_in_no_code_is_no_zip(tools: Toolbox, inbox: Path) -> None:
+    source = zipped(inbox / "cat.zip", {"good\u00e9.png": PNG})
+    whole = source.read_bytes()
+    directory = whole.rindex(b"PK\x01\x02")
+    later = bytearray(whole)
+    later[directory + 6] = 99
+    for broken in (bytes(later), whole.replace("\u00e9".encode(), b"\xff\xff")):
+        source.write_bytes(broken)
+        with pytest.raises(InvalidArguments, match="no zip that can be read"):
+            await take(tools, source)
+
+
+async def test_names_that_disagree_are_damage_and_an_empty_one_is_no_image(tools: Toolbox, inbox: Path) -> None:
+    source = zipped(inbox / "cat.zip", {"good\u00e9.png": PNG})
+    source.write_bytes(source.read_bytes().replace("\u00e9".encode(), b"\xff\xff", 1))
+    with pytest.raises(InvalidArguments, match="it is damaged in the archive"):
+        await take(tools, source)
+    assert (await take(tools, zipped(source, {"": PNG, "good.png": PNG})))["images_saved"] == 1
 
 
 async def test_damage_is_found_wherever_it_is(tools: Toolbox, tmp_path: Path, inbox: Path) -> None:
