@@ -12,8 +12,9 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from mcp_toolserver.app import BackendState, ToolServer
+from mcp_toolserver.arguments import Arguments
 from mcp_toolserver.errors import BackendUnavailable, ToolError
-from mcp_toolserver.tools import AnyTool, Arguments, Call, Result, Toolbox
+from mcp_toolserver.tools import AnyTool, Call, Result, Toolbox
 
 _TRY_AGAIN_S = 1.0
 

@@ -24,8 +24,9 @@ from comfy_mcp.settings import ComfySettings
 from comfy_mcp.tools.generation import image_request
 from comfy_mcp.tools.generation_arguments import GenerateImage
 from comfy_mcp.workflows.graphs import inputs_of
+from mcp_toolserver.arguments import parse_arguments
 from mcp_toolserver.errors import BackendRejected, InvalidArguments, closest, did_you_mean
-from mcp_toolserver.tools import Report, parse_arguments, unheard
+from mcp_toolserver.tools import Report, unheard
 
 MOST_FRAMES = 200
 _FRAME_DURATION_S = (0.02, 60.0)

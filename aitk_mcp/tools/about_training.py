@@ -12,8 +12,9 @@ from aitk_mcp.models.port import ModelHome
 from aitk_mcp.tools.models import ModelSummary, summary_of
 from aitk_mcp.tools.training import TrainingJob, describe
 from aitk_mcp.training.jobs import TrainingJobs
+from mcp_toolserver.arguments import Arguments
 from mcp_toolserver.errors import NotFound, closest
-from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
+from mcp_toolserver.tools import AnyTool, Call, Effect, Result, Tool
 
 
 class GetTrainingInfo(Arguments):

@@ -14,8 +14,9 @@ from aitk_mcp.recipes.architectures import ARCHITECTURES
 from aitk_mcp.recipes.ecosystems import ECOSYSTEMS
 from aitk_mcp.recipes.estimate import Estimate
 from aitk_mcp.recipes.presets import PRESETS
+from mcp_toolserver.arguments import Arguments
 from mcp_toolserver.errors import InvalidArguments
-from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
+from mcp_toolserver.tools import AnyTool, Call, Effect, Result, Tool
 
 CONFIG_MISTAKES = {
     "dataset_name": "the argument is `dataset_path`, which takes the bare name of a dataset too.",

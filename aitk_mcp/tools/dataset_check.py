@@ -9,8 +9,9 @@ from aitk_mcp.datasets.check import DatasetCheck, Verdict, check_dataset
 from aitk_mcp.datasets.port import DatasetHome
 from aitk_mcp.recipes.architectures import ARCHITECTURES
 from aitk_mcp.recipes.request import Resolution
+from mcp_toolserver.arguments import Arguments
 from mcp_toolserver.errors import InvalidArguments, closest
-from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
+from mcp_toolserver.tools import AnyTool, Call, Effect, Result, Tool
 
 _SHOWN = 50
 

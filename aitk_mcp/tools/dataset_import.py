@@ -10,8 +10,9 @@ from aitk_mcp.datasets.imports import Import, NewDataset, import_path, import_up
 from aitk_mcp.datasets.port import DatasetHome
 from aitk_mcp.datasets.zip_uploads import ZipUploads
 from aitk_mcp.tools.datasets import RenamedFile, UploadedDataset, uploaded
+from mcp_toolserver.arguments import Arguments
 from mcp_toolserver.errors import InvalidArguments
-from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
+from mcp_toolserver.tools import AnyTool, Call, Effect, Result, Tool
 
 _SHOWN = 200
 

@@ -11,8 +11,9 @@ from aitk_mcp.datasets.in_use import in_words
 from aitk_mcp.datasets.port import DatasetHome, Upload
 from aitk_mcp.datasets.routes import image_url
 from aitk_mcp.datasets.staging import NewImage
+from mcp_toolserver.arguments import Arguments
 from mcp_toolserver.errors import InvalidArguments
-from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
+from mcp_toolserver.tools import AnyTool, Call, Effect, Result, Tool
 
 _NAME_FIELD = Field(description="Name of the dataset, as list-datasets shows it.")
 

@@ -8,8 +8,9 @@ from pydantic import Field
 from aitk_mcp.recipes import RecipeOptions, RecipeRequest
 from aitk_mcp.tools.configs import CONFIG_MISTAKES
 from aitk_mcp.training.estimates import Estimates, TrainingSize
+from mcp_toolserver.arguments import Arguments
 from mcp_toolserver.errors import InvalidArguments
-from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
+from mcp_toolserver.tools import AnyTool, Call, Effect, Result, Tool
 
 _OWN = {"name", "hourly_rate"}
 

@@ -17,8 +17,9 @@ from aitk_mcp.recipes.names import check_job_name
 from aitk_mcp.training.jobs import TrainingJobs
 from lora_files.describe import LoraNetwork
 from lora_files.training import Training
+from mcp_toolserver.arguments import Arguments
 from mcp_toolserver.errors import Conflict, InvalidArguments, TooLarge
-from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
+from mcp_toolserver.tools import AnyTool, Call, Effect, Result, Tool
 
 MAX_BASE64_BYTES = 64 * 1024 * 1024
 

@@ -9,8 +9,9 @@ from aitk_mcp.configs.configs import Configs
 from aitk_mcp.configs.plan_steps import PlanSteps
 from aitk_mcp.recipes.training_step import Priority, read_step
 from aitk_mcp.tools.configs import CreatedTrainingConfig, CreateTrainingConfig, created
+from mcp_toolserver.arguments import Arguments, parse_arguments
 from mcp_toolserver.errors import InvalidArguments
-from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool, parse_arguments
+from mcp_toolserver.tools import AnyTool, Call, Effect, Result, Tool
 
 
 class ExportTrainingStep(Arguments):

@@ -10,8 +10,9 @@ from pydantic import Field
 from aitk_mcp.images import BadImage, is_image, thumbnail
 from aitk_mcp.trainers.port import JobStatus, Sample, TrainerJob
 from aitk_mcp.training.jobs import TrainingJobs
+from mcp_toolserver.arguments import Arguments
 from mcp_toolserver.errors import NotFound
-from mcp_toolserver.tools import MOST_PICTURE_BYTES, AnyTool, Arguments, Call, Effect, Picture, Result, Tool
+from mcp_toolserver.tools import MOST_PICTURE_BYTES, AnyTool, Call, Effect, Picture, Result, Tool
 
 _JOB_ID = "id of the job, from start-training or list-training-jobs"
 _JOB_ID_MISTAKES = {"id": "the argument is `job_id`.", "job": "the argument is `job_id`."}

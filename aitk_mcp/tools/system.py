@@ -6,7 +6,8 @@ from pathlib import Path
 from pydantic import Field
 
 from aitk_mcp.system import SystemStats, read_stats
-from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
+from mcp_toolserver.arguments import Arguments
+from mcp_toolserver.tools import AnyTool, Call, Effect, Result, Tool
 
 
 class GetSystemStats(Arguments):

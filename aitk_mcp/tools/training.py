@@ -15,7 +15,8 @@ from aitk_mcp.trainers.port import JobStatus
 from aitk_mcp.training.jobs import TrainingJobs
 from aitk_mcp.training.loss_plots import LossPlots
 from aitk_mcp.training.reports import TrainingReport
-from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
+from mcp_toolserver.arguments import Arguments
+from mcp_toolserver.tools import AnyTool, Call, Effect, Result, Tool
 
 # Below the 60 seconds after which many MCP clients give a call up.
 DEFAULT_WAIT_S = 50.0

@@ -7,7 +7,8 @@ from pydantic import Field
 
 from aitk_mcp.trainers.port import JobStatus
 from aitk_mcp.training.jobs import TrainingJobs
-from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
+from mcp_toolserver.arguments import Arguments
+from mcp_toolserver.tools import AnyTool, Call, Effect, Result, Tool
 
 
 class DeleteTrainingJob(Arguments):

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from aitk_mcp.training.jobs import TrainingJobs
 from aitk_mcp.training.loss_plots import LossPlots, PlotFormat
-from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Picture, Result, Tool
+from mcp_toolserver.arguments import Arguments
+from mcp_toolserver.tools import AnyTool, Call, Effect, Picture, Result, Tool
 
 _JOB_ID = "id of the job, from start-training or list-training-jobs"
 _JOB_ID_MISTAKES = {"id": "the argument is `job_id`.", "job": "the argument is `job_id`."}

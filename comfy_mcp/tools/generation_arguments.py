@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import AliasChoices, Field
 
 from comfy_mcp.tools.jobs import DEFAULT_WAIT_S, LONGEST_WAIT_S
-from mcp_toolserver.tools import Arguments
+from mcp_toolserver.arguments import Arguments
 
 _WAIT = "longest time to wait for the result, in seconds; afterwards the job goes on, and wait-job has it"
 

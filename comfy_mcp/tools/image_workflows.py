@@ -10,9 +10,10 @@ from pydantic import AliasChoices, Field
 from comfy_mcp.image_texts import graphs_in
 from comfy_mcp.images import Images
 from comfy_mcp.workflows.mermaid import to_mermaid
+from mcp_toolserver.arguments import Arguments
 from mcp_toolserver.base64_content import decode_base64
 from mcp_toolserver.errors import InvalidArguments
-from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
+from mcp_toolserver.tools import AnyTool, Call, Effect, Result, Tool
 
 MOST_IMAGE_BYTES = 64 * 1024 * 1024
 

@@ -14,8 +14,9 @@ from comfy_mcp.models.models import LORAS
 from comfy_mcp.tools.jobs import DEFAULT_WAIT_S, LONGEST_WAIT_S
 from comfy_mcp.tools.loras import LoraDetails, details_of
 from comfy_mcp.tools.uploads import Sha256
+from mcp_toolserver.arguments import Arguments
 from mcp_toolserver.errors import InvalidArguments
-from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
+from mcp_toolserver.tools import AnyTool, Call, Effect, Result, Tool
 
 
 class ImportLora(Arguments):

@@ -10,7 +10,8 @@ from comfy_mcp.images import Images
 from comfy_mcp.jobs.jobs import Jobs
 from comfy_mcp.jobs.live import JobState
 from comfy_mcp.jobs.store import JobRecord, JobStatus
-from mcp_toolserver.tools import MOST_PICTURE_BYTES, AnyTool, Arguments, Call, Effect, Link, Picture, Result, Tool
+from mcp_toolserver.arguments import Arguments
+from mcp_toolserver.tools import MOST_PICTURE_BYTES, AnyTool, Call, Effect, Link, Picture, Result, Tool
 
 # Below the 60 seconds after which many MCP clients give a call up.
 DEFAULT_WAIT_S = 50.0

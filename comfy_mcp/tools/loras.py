@@ -16,8 +16,9 @@ from comfy_mcp.loras.loras import LoraLibrary
 from comfy_mcp.loras.remote import out_of_reach
 from lora_files.describe import LoraNetwork
 from lora_files.training import Training
+from mcp_toolserver.arguments import Arguments
 from mcp_toolserver.errors import TooLarge
-from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
+from mcp_toolserver.tools import AnyTool, Call, Effect, Result, Tool
 
 MAX_VALUE_CHARACTERS = 4096
 MAX_METADATA_CHARACTERS = 32_768

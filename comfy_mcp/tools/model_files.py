@@ -13,7 +13,8 @@ from comfy_mcp.models.shelf import ModelShelf
 from comfy_mcp.tools.jobs import DEFAULT_WAIT_S, LONGEST_WAIT_S
 from comfy_mcp.tools.uploads import Sha256
 from comfy_mcp.workflows.recipes import ImageRecipe, VideoRecipe
-from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
+from mcp_toolserver.arguments import Arguments
+from mcp_toolserver.tools import AnyTool, Call, Effect, Result, Tool
 
 
 def _short(value: str) -> str:

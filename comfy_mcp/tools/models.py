@@ -8,8 +8,9 @@ from pydantic import AliasChoices, Field
 from comfy_mcp.engines.comfyui import ComfyUI
 from comfy_mcp.models.folders import ModelFolders
 from comfy_mcp.models.models import LORAS, ModelFile, Models
+from mcp_toolserver.arguments import Arguments
 from mcp_toolserver.errors import NotFound, closest
-from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
+from mcp_toolserver.tools import AnyTool, Call, Effect, Result, Tool
 
 
 class ListModels(Arguments):

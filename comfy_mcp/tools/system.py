@@ -3,7 +3,8 @@
 from pydantic import Field
 
 from comfy_mcp.system import System, SystemState
-from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
+from mcp_toolserver.arguments import Arguments
+from mcp_toolserver.tools import AnyTool, Call, Effect, Result, Tool
 
 _EMBEDDED = (
     "This is the embedded engine, a miniature model that renders 32 x 32 pixels and scales them; set COMFYUI_API_URL to"

@@ -10,8 +10,9 @@ from pydantic import AfterValidator, AliasChoices, Field
 
 from comfy_mcp.loras.uploads import LoraUploads, UploadedLora
 from comfy_mcp.tools.loras import LoraDetails, details_of
+from mcp_toolserver.arguments import Arguments
 from mcp_toolserver.base64_content import decode_base64
-from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
+from mcp_toolserver.tools import AnyTool, Call, Effect, Result, Tool
 from mcp_toolserver.uploads.progress import DEFAULT_CHUNK_BYTES, StartUpload, UploadProgress
 from mcp_toolserver.uploads.steps import MAX_CHUNK_BYTES
 

@@ -13,8 +13,9 @@ from comfy_mcp.workflows.graphs import Graph
 from comfy_mcp.workflows.mermaid import to_mermaid
 from comfy_mcp.workflows.problems import MOST_PROBLEMS, Problem, has_errors
 from comfy_mcp.workflows.templates import Template, find_template, get_template, list_templates
+from mcp_toolserver.arguments import Arguments
 from mcp_toolserver.errors import BackendUnavailable, InvalidArguments, closest, shown
-from mcp_toolserver.tools import AnyTool, Arguments, Call, Effect, Result, Tool
+from mcp_toolserver.tools import AnyTool, Call, Effect, Result, Tool
 
 _OF_FILES = frozenset({"value_not_in_list", "lora_architecture"})
 _FIXED_LISTS = frozenset({"sampler", "scheduler"})

@@ -7,8 +7,9 @@ import anyio
 from pydantic import AliasChoices, Field
 
 from mcp_toolserver.app import BackendState, ServerIdentity, ToolServer, run_stdio
+from mcp_toolserver.arguments import Arguments
 from mcp_toolserver.errors import Conflict
-from mcp_toolserver.tools import Arguments, Call, Effect, Result, Tool, Toolbox
+from mcp_toolserver.tools import Call, Effect, Result, Tool, Toolbox
 
 
 class CountLetters(Arguments):

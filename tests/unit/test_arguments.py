@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydantic import AliasChoices, Field
 
+from mcp_toolserver.arguments import Arguments, parse_arguments
 from mcp_toolserver.errors import InvalidArguments
-from mcp_toolserver.tools import Arguments, parse_arguments
 
 
 class Wave(Arguments):

@@ -9,8 +9,8 @@ from aitk_mcp.recipes import Place, Recipe, RecipeRequest, build_config
 from aitk_mcp.recipes.ecosystems import ECOSYSTEMS, SITE_NAMES
 from aitk_mcp.recipes.presets import resolve_model
 from aitk_mcp.tools.configs import CreateTrainingConfig
+from mcp_toolserver.arguments import parse_arguments
 from mcp_toolserver.errors import InvalidArguments
-from mcp_toolserver.tools import parse_arguments
 
 IMAGES = 12
 PLACE = Place("/out", "/data/cat", images=IMAGES)
