@@ -39,7 +39,7 @@ class _Appetite(FlowControl):
 
 
 class _JoinedWrites(asyncio.Transport):
-    """Send together what is written within one turn of the event loop, up to `_JOINED_BYTES`."""
+    """Send together what is written within one turn of the event loop or one answer, up to `_JOINED_BYTES`."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
@@ -50,13 +50,14 @@ class _JoinedWrites(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if not self._waiting:
-            self._loop.call_soon(self._send)
+            self._loop.call_soon(self.flush)
         self._waiting.append(data)
         self._waiting_bytes += len(data)
         if self._waiting_bytes >= _JOINED_BYTES:
-            self._send()
+            self.flush()
 
-    def _send(self) -> None:
+    def flush(self) -> None:
+        """Send what waits."""
         if self._waiting:
             together = b"".join(self._waiting)
             self._waiting.clear()
@@ -65,7 +66,7 @@ class _JoinedWrites(asyncio.Transport):
 
     async def emptied(self, flow: FlowControl) -> None:
         """Wait until the system has everything that was written."""
-        self._send()
+        self.flush()
         self._transport.set_write_buffer_limits(high=0)
         try:
             if flow.write_paused:
@@ -74,7 +75,7 @@ class _JoinedWrites(asyncio.Transport):
             self._transport.set_write_buffer_limits()
 
     def close(self) -> None:
-        self._send()
+        self.flush()
         self._transport.close()
 
     def abort(self) -> None:
@@ -122,6 +123,10 @@ class LeanProtocol(H11Protocol):
         self._joined = _JoinedWrites(transport, self.loop)
         super().connection_made(self._joined)
         self.flow = _Appetite(self.transport, self)
+
+    def on_response_complete(self) -> None:
+        self._joined.flush()
+        super().on_response_complete()
 
     def _with_files(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         cycle = self.cycle

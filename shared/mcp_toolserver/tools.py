@@ -3,6 +3,7 @@
 import errno
 import logging
 import time
+from asyncio import get_running_loop
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -183,16 +184,15 @@ class Toolbox:
             ) from error
         finally:
             seconds = time.perf_counter() - started
-            self.metrics.count(tool.name, outcome, seconds)
-            log.info(
-                "tool call",
-                extra={
-                    "tool": tool.name,
-                    "outcome": outcome,
-                    "ms": round(seconds * 1000, 2),
-                    "request_id": call.request_id,
-                },
-            )
+            # To write a line takes as long as many an answer, which need not wait for it.
+            get_running_loop().call_soon(self._note, tool.name, outcome, seconds, call.request_id)
+
+    def _note(self, name: str, outcome: str, seconds: float, request_id: str) -> None:
+        self.metrics.count(name, outcome, seconds)
+        log.info(
+            "tool call",
+            extra={"tool": name, "outcome": outcome, "ms": round(seconds * 1000, 2), "request_id": request_id},
+        )
 
 
 def _schema(model: type[BaseModel], mode: Any) -> dict[str, Any]:
