@@ -2,8 +2,10 @@
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from threading import Lock
 from typing import Any
 
 from mcp_toolserver.errors import Conflict, InvalidArguments
@@ -21,6 +23,14 @@ class _Running:
     started: datetime
     offset: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
+    waiting: Sequence[bytes] = ()
+    lock: Lock = field(default_factory=Lock)
+
+    def settle(self) -> None:
+        with self.lock:
+            for piece in self.waiting:
+                self.digest.update(piece)
+            self.waiting = ()
 
 
 class RunningDigests:
@@ -31,9 +41,13 @@ class RunningDigests:
 
     def __init__(self) -> None:
         self._running: dict[str, _Running] = {}
+        self._threads = ThreadPoolExecutor(thread_name_prefix="upload-digest")
 
     def feed(self, manifest: Manifest, offset: int, pieces: Sequence[bytes]) -> None:
-        """Take bytes that were appended at `offset`; blocks for about a millisecond per MiB."""
+        """Take the bytes that belong at `offset`; they wait to be hashed until `settle`, or until the next ones come.
+
+        Forget the upload where the disk does not take them.
+        """
         if offset == 0:
             if len(self._running) >= _MOST:
                 self._running.pop(next(iter(self._running)), None)
@@ -42,15 +56,31 @@ class RunningDigests:
         if running is None or (running.started, running.offset) != (manifest.started, offset):
             self.forget(manifest.upload_id)
             return
-        for piece in pieces:
-            running.digest.update(piece)
-            running.offset += len(piece)
+        running.settle()
+        running.waiting = pieces
+        running.offset += sum(map(len, pieces))
+
+    def settle(self, upload_id: str) -> None:
+        """Hash what waits of an upload; blocks for about a millisecond per MiB."""
+        running = self._running.get(upload_id)
+        if running is not None:
+            running.settle()
+
+    def settle_aside(self, upload_id: str) -> None:
+        """Hash what waits of an upload in another thread."""
+        running = self._running.get(upload_id)
+        if running is not None and running.waiting:
+            self._threads.submit(running.settle)
 
     def of(self, manifest: Manifest) -> str | None:
-        """Return the digest of a complete upload in hex, or None when some of its bytes were not seen here."""
+        """Return the digest of a complete upload in hex, or None when some of its bytes were not seen here.
+
+        Blocks as `settle` does.
+        """
         running = self._running.get(manifest.upload_id)
         if running is None or (running.started, running.offset) != (manifest.started, manifest.total_bytes):
             return None
+        running.settle()
         return running.digest.hexdigest()
 
     def forget(self, upload_id: str) -> None:

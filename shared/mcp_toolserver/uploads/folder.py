@@ -182,25 +182,24 @@ class UploadFolder:
             os.fsync(part.fileno())
         write_now(self.path / MANIFEST, manifest.model_dump_json().encode())
 
-    def append(self, offset: int, pieces: Sequence[bytes]) -> None:
-        """Write bytes at the end of the part, which is at `offset`; they are not durable yet.
+    def append(self, offset: int, pieces: Sequence[bytes], *, durable: bool) -> None:
+        """Write bytes at the end of the part, which is at `offset`; with `durable`, wait until the disk has them.
 
-        After a failure the part may be longer, by bytes that are right: somebody may have heard of them already.
+        After a failure the part may be longer, by bytes that are right: somebody may have heard of them already. But
+        what the disk does not confirm is discarded: asked once more, it would say that it has everything.
         """
-        write_at(self.part, offset, pieces)
-
-    def append_durably(self, offset: int, pieces: Sequence[bytes]) -> None:
-        """Do as `append` does, and wait until the disk has the bytes; discard them when it does not confirm that.
-
-        Asked once more, it would say that it has everything.
-        """
-        self.append(offset, pieces)
+        handle = os.open(self.part, os.O_RDWR)
         try:
-            self.durable_bytes()
-        except OSError:
-            with suppress(OSError):
-                self.cut(offset)
-            raise
+            write_at(handle, offset, pieces)
+            if durable:
+                try:
+                    _sync_data(handle)
+                except OSError:
+                    with suppress(OSError):
+                        self.cut(offset)
+                    raise
+        finally:
+            os.close(handle)
 
     def holds(self, offset: int, data: bytes) -> bool:
         """Return whether the part has these very bytes at `offset`."""

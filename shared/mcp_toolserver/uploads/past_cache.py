@@ -5,11 +5,11 @@ detour would push out of memory what the next picture needs, such as the base mo
 """
 
 import errno
+import fcntl
 import mmap
 import os
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 
 BLOCK_BYTES = 4096
 """Offsets, lengths and addresses must be multiples of a disk's block, which is this long or divides it."""
@@ -21,20 +21,16 @@ _PAST_CACHE: int | None = getattr(os, "O_DIRECT", None)
 _spare_buffers: deque[mmap.mmap] = deque(maxlen=8)
 
 
-def write_at(path: Path, offset: int, pieces: Sequence[bytes]) -> None:
+def write_at(handle: int, offset: int, pieces: Sequence[bytes]) -> None:
     """Write pieces one after another from `offset` on, in this order, so that a file grows without a hole.
 
     They are not durable yet: fdatasync has still to be called. Raises OSError; some of the bytes may be there then.
     """
     rest = _Rest(pieces)
-    handle = os.open(path, os.O_RDWR)
-    try:
-        if rest.size_bytes >= WORTH_IT_BYTES + BLOCK_BYTES and _PAST_CACHE is not None:
-            offset = _write(handle, offset, rest.take(-offset % BLOCK_BYTES))
-            offset = _write_past_cache(path, _PAST_CACHE, handle, offset, rest)
-        _write(handle, offset, rest.take(rest.size_bytes))
-    finally:
-        os.close(handle)
+    if rest.size_bytes >= WORTH_IT_BYTES + BLOCK_BYTES and _PAST_CACHE is not None:
+        offset = _write(handle, offset, rest.take(-offset % BLOCK_BYTES))
+        offset = _write_past_cache(handle, _PAST_CACHE, offset, rest)
+    _write(handle, offset, rest.take(rest.size_bytes))
 
 
 class _Rest:
@@ -72,18 +68,13 @@ def _write(handle: int, offset: int, pieces: Sequence[memoryview]) -> int:
     return offset
 
 
-def _write_past_cache(path: Path, flag: int, cached: int, offset: int, rest: _Rest) -> int:
+def _write_past_cache(handle: int, flag: int, offset: int, rest: _Rest) -> int:
     """Write whole blocks from a boundary of a block on; returns the offset after what was written.
 
     It stops early where the file system does not do such writes; what it could not write so, goes through the cache.
     """
-    try:
-        handle = os.open(path, os.O_RDWR | flag)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        return offset
     buffer = _spare_buffers.pop() if _spare_buffers else mmap.mmap(-1, _BUFFER_BYTES)
+    flags = fcntl.fcntl(handle, fcntl.F_GETFL)
     try:
         while size_bytes := min(rest.size_bytes, _BUFFER_BYTES) // BLOCK_BYTES * BLOCK_BYTES:
             view = memoryview(buffer)[:size_bytes]
@@ -91,16 +82,24 @@ def _write_past_cache(path: Path, flag: int, cached: int, offset: int, rest: _Re
             for piece in rest.take(size_bytes):
                 view[filled : filled + len(piece)] = piece
                 filled += len(piece)
-            try:
-                written = os.pwritev(handle, [view], offset)
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-                written = 0
-            offset = _write(cached, offset + written, [view[written:]])
+            written = _written_past_cache(handle, flags, flags | flag, offset, view)
+            offset += written
             if written < size_bytes:
-                break
+                return _write(handle, offset, [view[written:]])
         return offset
     finally:
         _spare_buffers.append(buffer)
-        os.close(handle)
+
+
+def _written_past_cache(handle: int, flags: int, flags_past_cache: int, offset: int, block: memoryview) -> int:
+    """Return how many bytes the system has written so: none where the file system does not do that."""
+    try:
+        fcntl.fcntl(handle, fcntl.F_SETFL, flags_past_cache)
+        try:
+            return os.pwritev(handle, [block], offset)
+        finally:
+            fcntl.fcntl(handle, fcntl.F_SETFL, flags)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return 0

@@ -1,7 +1,6 @@
 """What is done to one upload while its lock is held: begin, append, cut back, drop. Everything here blocks."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Lock
 
@@ -33,7 +32,6 @@ from mcp_toolserver.uploads.progress import (
 from mcp_toolserver.uploads.store import UploadStore
 
 MAX_CHUNK_BYTES = 4 * 1024 * 1024
-_WORTH_A_THREAD_BYTES = 1024 * 1024
 
 Inspect = Callable[[Manifest, bytes], None]
 """Look at the first bytes that came, one or many, and raise a ToolError when the file can not be taken at all."""
@@ -48,7 +46,6 @@ class UploadSteps:
         # Counting and beginning are one step, so that many starts at once keep the limits.
         self._beginning = Lock()
         self._inspect = inspect
-        self._writes = ThreadPoolExecutor(thread_name_prefix="upload-write")
         self.digests = RunningDigests()
 
     def start(self, upload_id: str, request: StartUpload) -> UploadProgress:
@@ -152,25 +149,17 @@ class UploadSteps:
     def append(
         self, held: HeldUpload, manifest: Manifest, offset: int, pieces: Sequence[bytes], *, durable: bool
     ) -> None:
-        """Write bytes at the end, and count them into the digest; the first ones are looked at before."""
+        """Write bytes at the end and give them to the digest; the first ones are looked at before."""
         if offset == 0 and self._inspect is not None:
             self._inspect(manifest, pieces[0])
-        if not durable:
-            held.append(offset, pieces)
-            self.digests.feed(manifest, offset, pieces)
-            return
+        self.digests.feed(manifest, offset, pieces)
         try:
-            if sum(map(len, pieces)) < _WORTH_A_THREAD_BYTES:
-                held.append_durably(offset, pieces)
-                self.digests.feed(manifest, offset, pieces)
-            else:
-                # The disk takes milliseconds, in which a few MiB are hashed.
-                written = self._writes.submit(held.append_durably, offset, pieces)
-                self.digests.feed(manifest, offset, pieces)
-                written.result()
+            held.append(offset, pieces, durable=durable)
         except OSError:
             self.digests.forget(manifest.upload_id)
             raise
+        if not durable:
+            self.digests.settle(manifest.upload_id)
 
     def confirm(self, upload_id: str, offset: int) -> UploadProgress:
         """Return how far an upload is once the disk has what was appended from `offset` on; it had the rest before.

@@ -2,7 +2,9 @@
 
 import logging
 import time
+from asyncio import get_running_loop
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -78,6 +80,7 @@ class Uploads:
         # two servers, each waiting for what the other one holds, would both stand still.
         self._threads = CapacityLimiter(32)
         self._threads_of_holders = CapacityLimiter(32)
+        self._threads_of_chunks = ThreadPoolExecutor(32, "chunk")
         self._turns: WeakValueDictionary[str, Lock] = WeakValueDictionary()
         # What now receives a body with a checksum, which may last for as long as its sender likes.
         self._unverified: set[str] = set()
@@ -124,7 +127,11 @@ class Uploads:
         """
         upload_id = canonical(upload_id)
         async with self._turn(upload_id):
-            return await self._thread(self._steps.append_chunk, upload_id, chunk_index, chunk, chunk_sha256)
+            try:
+                return await self._chunk_thread(self._steps.append_chunk, upload_id, chunk_index, chunk, chunk_sha256)
+            finally:
+                # Once the answer is on its way: the caller needs a while to send the next chunk.
+                get_running_loop().call_soon(self._steps.digests.settle_aside, upload_id)
 
     async def receive(
         self,
@@ -281,7 +288,7 @@ class Uploads:
         expected = expected_sha256(manifest, sha256)
         if expected is None and verify_checksum:
             await self._holding(_require_same_boot, manifest)
-        digest = self._steps.digests.of(manifest)
+        digest = await self._holding(self._steps.digests.of, manifest)
         if digest is None:
             digest = await sha256_of_file(held.part, report)
         else:
@@ -317,6 +324,13 @@ class Uploads:
         """Run what waits for no lock, for who holds one."""
         return await _in_thread(self._threads_of_holders, partial(work, *arguments))
 
+    async def _chunk_thread(self, work: Callable[..., ValueT], *arguments: object) -> ValueT:
+        """Do as `_thread` does, without the checkpoints of anyio, which cost each chunk two turns of the event loop."""
+        running = get_running_loop().run_in_executor(self._threads_of_chunks, _translated, partial(work, *arguments))
+        with CancelScope(shield=True):
+            await running
+        return running.result()
+
     @asynccontextmanager
     async def _receiving_unverified(self, upload_id: str) -> AsyncGenerator[None]:
         self._unverified.add(upload_id)
@@ -343,11 +357,12 @@ class Uploads:
 
 
 async def _in_thread(limiter: CapacityLimiter, work: Callable[[], ValueT]) -> ValueT:
-    def translated() -> ValueT:
-        with disk_errors():
-            return work()
+    return await to_thread.run_sync(_translated, work, limiter=limiter)
 
-    return await to_thread.run_sync(translated, limiter=limiter)
+
+def _translated(work: Callable[[], ValueT]) -> ValueT:
+    with disk_errors():
+        return work()
 
 
 def _require_same_boot(manifest: Manifest) -> None:
