@@ -166,12 +166,14 @@ class Imports:
         elsewhere = await self._library.having(model.sha256)
         if elsewhere is not None:
             return elsewhere
-        try:
-            known = await self._library.info(name, hashes=False)
-            if known.size_bytes == model.size_bytes and known.hashes is None and known.path is not None:
-                known = await self._library.info(name)
-        except NotFound:
+        known = await self._library.find(name)
+        if known is None:
             return None
+        if known.size_bytes == model.size_bytes and known.hashes is None and known.path is not None:
+            try:
+                known = await self._library.info(name)
+            except NotFound:  # deleted this moment
+                return None
         return known if known.hashes is not None and known.hashes.sha256 == model.sha256 else None
 
     async def _by_its_way(self, job: Import, model: PeerModel, name: str) -> LoraInfo:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from lora_files.describe import describe_file
 from lora_files.hashes import hashes_of
 from lora_files.header import BadSafetensors, read_header
 from mcp_toolserver.errors import Forbidden, InvalidArguments, NotFound, ToolError
-from mcp_toolserver.files import publish, require_free_path, sha256_of_file, write_file_atomically
+from mcp_toolserver.files import publish_now, require_free_path, sha256_of_file, write_now
 from mcp_toolserver.tools import Report, unheard
 
 WORK_FOLDER = ".uploads"
@@ -114,6 +113,14 @@ class LoraLibrary:
         if name not in files:
             raise absent(name, list(files))
         return await self._info_elsewhere(files[name])
+
+    async def find(self, name: str) -> LoraInfo | None:
+        """Return what the header tells of a LoRA, or None where none has this name, at any number of others."""
+        folders = (await self._reachable()).folders
+        if folders:
+            return await to_thread.run_sync(self._found, folders, name)
+        files = await self._elsewhere().files()
+        return await self._info_elsewhere(files[name]) if name in files else None
 
     async def having(self, sha256: str) -> LoraInfo | None:
         """Return the LoRA with these bytes that went to another machine, where it may have got another name."""
@@ -217,23 +224,23 @@ class LoraLibrary:
         sha256: str | None,
     ) -> tuple[LoraInfo, bool]:
         target = folders[0] / name
-        replaced = await to_thread.run_sync(_is_taken, target)
-        if replaced and not overwrite:
-            raise taken(name)
         beside = supplied_path(target)
-        # What was said of the old file does not hold for the new one; without it for a moment is better than wrong.
-        await to_thread.run_sync(partial(beside.unlink, missing_ok=True))
-        await publish(part, target, overwrite=overwrite)
-        if metadata:
-            await write_file_atomically(beside, orjson.dumps(dict(metadata), option=orjson.OPT_INDENT_2))
 
-        def read() -> LoraInfo:
+        def publish() -> tuple[LoraInfo, bool]:
+            replaced = _is_taken(target)
+            if replaced and not overwrite:
+                raise taken(name)
+            # What was said of the old file does not hold for the new one; without it for a moment is better than wrong.
+            beside.unlink(missing_ok=True)
+            publish_now(part, target, overwrite=overwrite)
+            if metadata:
+                write_now(beside, orjson.dumps(dict(metadata), option=orjson.OPT_INDENT_2))
             file = self._find(folders, name)
             remembered = Remembered(file.stamp, lora_folder.examine(file), sha256)
             self._records.remember({file.where: remembered})
-            return info_of(file, remembered)
+            return info_of(file, remembered), replaced
 
-        return await to_thread.run_sync(read), replaced
+        return await to_thread.run_sync(publish)
 
     async def _send(
         self, part: Path, name: str, overwrite: bool, metadata: Mapping[str, Any] | None, sha256: str | None
@@ -307,6 +314,10 @@ class LoraLibrary:
             remembered = Remembered(file.stamp, remembered.examined, digests.sha256, digests.autov3)
             self._records.remember({file.where: remembered})
         return info_of(file, remembered)
+
+    def _found(self, folders: Sequence[Path], name: str) -> LoraInfo | None:
+        file = lora_folder.find(folders, name)
+        return info_of(file, self._records.read(file)) if file else None
 
     def _find(self, folders: Sequence[Path], name: str) -> LoraFile:
         file = lora_folder.find(folders, name)
