@@ -110,20 +110,25 @@ def in_thread(work: Callable[..., object], *arguments: object) -> Work:
     return lambda: to_thread.run_sync(work, *arguments)
 
 
-async def in_turn(runs: int, *works: Work) -> list[float]:
+async def in_turn(runs: int, *works: Work, slices: int = 1) -> list[float]:
     """Time several things in rounds after one uncounted round; returns the median of each in seconds.
 
     What disturbs the machine for a while then disturbs all of them. Each round begins with another one, so that none
-    always has the same thing before it.
+    always has the same thing before it. What takes long can be cut: a work then does a slice of it at each call, the
+    slices of all works alternate, and a round counts their sums.
     """
     times: list[list[float]] = [[] for _ in works]
     for turn in range(runs + 1):
-        for place in range(len(works)):
-            which = (turn + place) % len(works)
-            started = time.perf_counter()
-            await works[which]()
-            times[which].append(time.perf_counter() - started)
-    return [statistics.median(taken[1:]) for taken in times]
+        taken = [0.0] * len(works)
+        for part in range(slices):
+            for place in range(len(works)):
+                which = (turn + part + place) % len(works)
+                started = time.perf_counter()
+                await works[which]()
+                taken[which] += time.perf_counter() - started
+        for each, seconds in zip(times, taken, strict=True):
+            each.append(seconds)
+    return [statistics.median(counted[1:]) for counted in times]
 
 
 async def alternate(ours: Work, yardstick: Work, runs: int) -> tuple[float, float]:
