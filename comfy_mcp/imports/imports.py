@@ -22,7 +22,7 @@ from anyio.abc import TaskGroup
 from comfy_mcp.imports.job import Choice, Import, ImportedBody, Wanted
 from comfy_mcp.imports.local import is_here, local_bytes
 from comfy_mcp.imports.peer import AitkPeer, PeerModel, SourceChanged
-from comfy_mcp.imports.placing import place
+from comfy_mcp.imports.placing import Way, place
 from comfy_mcp.loras.info import LoraInfo
 from comfy_mcp.loras.loras import LoraLibrary
 from comfy_mcp.loras.names import accepted_name
@@ -188,13 +188,18 @@ class Imports:
 
     async def _placed(self, job: Import, model: PeerModel, name: str) -> LoraInfo | None:
         """Install a model whose file is here without moving its bytes; None where that cannot be."""
-        if model.etag is None:
+        etag = model.etag
+        if etag is None:
             return None
         work = await self._library.work_folder()
         part = work / f"{uuid4()}.import"
-        await to_thread.run_sync(_make_ready, work)
+
+        def placed() -> Way | None:
+            _make_ready(work)
+            return place(model.path, part, etag, link_safe=model.link_safe)
+
         try:
-            way = await to_thread.run_sync(partial(place, model.path, part, model.etag, link_safe=model.link_safe))
+            way = await to_thread.run_sync(placed)
             if way is None:
                 return None
             # These are the source's own bytes: there is nothing to compare, unless the caller knows what they must be.

@@ -124,7 +124,7 @@ class LoraLibrary:
 
     async def having(self, sha256: str) -> LoraInfo | None:
         """Return the LoRA with these bytes that went to another machine, where it may have got another name."""
-        if (await self._reachable()).folders:
+        if (await self._places()).folders:
             return None
         files = list((await self._elsewhere().files()).values())
         known = await to_thread.run_sync(self._records.recall_all, files)
@@ -174,7 +174,6 @@ class LoraLibrary:
         """
         accepted = accepted_name(name)
         place = await self._reachable()
-        await to_thread.run_sync(_require_lora, part, accepted)
         if place.folders:
             info, replaced = await self._publish(part, place.folders, accepted, overwrite, metadata, sha256)
         else:
@@ -227,6 +226,7 @@ class LoraLibrary:
         beside = supplied_path(target)
 
         def publish() -> tuple[LoraInfo, bool]:
+            _require_lora(part, name)
             replaced = _is_taken(target)
             if replaced and not overwrite:
                 raise taken(name)
@@ -245,6 +245,7 @@ class LoraLibrary:
     async def _send(
         self, part: Path, name: str, overwrite: bool, metadata: Mapping[str, Any] | None, sha256: str | None
     ) -> tuple[LoraInfo, bool]:
+        await to_thread.run_sync(_require_lora, part, name)
         remote = self._elsewhere()
         before = await remote.files()
         if name in before and not overwrite:
